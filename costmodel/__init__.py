@@ -1,0 +1,55 @@
+"""costmodel: what an LLM architecture costs, derived and explained.
+
+Everything public is here; modules load when first used, so that `import costmodel` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costmodel.architecture import Architecture, LayerGroup, MultiTokenPrediction, Reference, VisionTower
+    from costmodel.blocks import GQA, MLA, MLP, GatedDeltaNet, MoE, Norm
+    from costmodel.catalog import load, presets
+    from costmodel.comparison import compare, diff
+    from costmodel.crossings import crossover
+    from costmodel.errors import CostModelError, UnsupportedArchitecture
+    from costmodel.families import family
+    from costmodel.formula import Formula
+    from costmodel.reporting import report
+    from costmodel.workload import Precision
+
+_HOME = {
+    "architecture": ("Architecture", "LayerGroup", "MultiTokenPrediction", "Reference", "VisionTower"),
+    "blocks": ("GQA", "MLA", "MLP", "GatedDeltaNet", "MoE", "Norm"),
+    "catalog": ("load", "presets"),
+    "comparison": ("compare", "diff"),
+    "crossings": ("crossover",),
+    "errors": ("CostModelError", "UnsupportedArchitecture"),
+    "families": ("family",),
+    "formula": ("Formula",),
+    "reporting": ("report",),
+    "workload": ("Precision",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GQA", "MLA", "MLP", "Architecture", "CostModelError", "Formula", "GatedDeltaNet", "LayerGroup", "MoE", "MultiTokenPrediction",
+    "Norm", "Precision", "Reference", "UnsupportedArchitecture", "VisionTower", "compare", "crossover", "diff", "family", "load",
+    "presets", "report",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
+    value = getattr(import_module(f"costmodel.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

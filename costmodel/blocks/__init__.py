@@ -1,0 +1,31 @@
+"""The families: one file each. A new family is one file here and its name in one of the two unions."""
+
+from __future__ import annotations
+
+from typing import Annotated, get_args
+
+from pydantic import Field
+
+from costmodel.blocks.base import Block, FeedForward, Mixer
+from costmodel.blocks.gated_deltanet import GatedDeltaNet
+from costmodel.blocks.gqa import GQA
+from costmodel.blocks.mla import MLA
+from costmodel.blocks.mlp import MLP
+from costmodel.blocks.moe import MoE
+from costmodel.blocks.norm import Norm
+
+AnyMixer = GQA | MLA | GatedDeltaNet
+AnyFeedForward = MLP | MoE
+
+MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
+FeedForwardField = Annotated[AnyFeedForward, Field(discriminator="kind")]
+
+FAMILIES: dict[str, type[Block]] = {
+    family.model_fields["kind"].default: family for union in (AnyMixer, AnyFeedForward) for family in get_args(union)
+}
+"""Every family by its kind."""
+
+__all__ = [
+    "FAMILIES", "GQA", "MLA", "MLP", "AnyFeedForward", "AnyMixer", "Block", "FeedForward", "FeedForwardField", "GatedDeltaNet",
+    "Mixer", "MixerField", "MoE", "Norm",
+]  # fmt: skip

@@ -1,0 +1,92 @@
+"""What every block is: frozen fields that bind letters, and a list of ops for a pass."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cache
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from sympy import Expr, Integer, Symbol
+
+from costmodel.cost import ZERO, Cost, Kept
+from costmodel.ops import Op
+from costmodel.workload import Pass, Phase
+
+MAX_SIZE = 10**9
+
+Size = Annotated[int, Field(strict=True, ge=1, le=MAX_SIZE)]
+"""A dimension or a count of an architecture: a whole number from 1 to 10^9."""
+
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class Block(BaseModel):
+    """A part of a layer. Fields speak the published config; the annotation names the letter a field binds.
+
+    `source` cites the paper. `algorithms` names the forms for (decode, prefill) where a family has two.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: ClassVar[str]
+    algorithms: ClassVar[tuple[str, ...]] = ()
+    kind: str
+
+    @abstractmethod
+    def ops(self, forward: Pass) -> list[Op]:
+        """The ledger rows of this block in one layer, in letters."""
+
+    def binding(self) -> dict[Symbol, Expr]:
+        """The numbers behind the letters."""
+        values = {letter: getattr(self, name) for name, letter in letters_of(type(self)).items()}
+        return {letter: Integer(value) for letter, value in values.items() if isinstance(value, int)}
+
+    def algorithm(self, forward: Pass) -> str:
+        """The form taken in a pass: the one asked for where this family has it, else the phase's own."""
+        asked = next((name for name in forward.algorithms if name in self.algorithms), None)
+        if asked is not None or not self.algorithms:
+            return asked or ""
+        return self.algorithms[0 if forward.phase is Phase.DECODE else 1]
+
+    @classmethod
+    def symbolic(cls, **features: Any) -> Self:
+        """The family with its letters left as letters: required sizes become symbols, options keep their defaults.
+
+        A feature of `True` turns an optional size on, as its letter.
+        """
+        letters = letters_of(cls)
+        required = {name: letters[name] for name, field in cls.model_fields.items() if name in letters and field.is_required()}
+        chosen = {name: letters[name] if value is True and name in letters else value for name, value in features.items()}
+        return cls.model_construct(**(required | chosen))
+
+
+class Mixer(Block):
+    """Mixes tokens: attention, or a recurrence. Keeps state between tokens."""
+
+    @abstractmethod
+    def kept(self) -> tuple[Kept, ...]:
+        """What one layer keeps of a sequence between tokens."""
+
+
+class FeedForward(Block):
+    """Works on each token alone, and keeps nothing."""
+
+
+@cache
+def letters_of(block: type[Block]) -> dict[str, Symbol]:
+    """The letter each field binds: `{"num_attention_heads": n_h, ...}`."""
+    return {
+        name: letter for name, field in block.model_fields.items() for letter in field.metadata if isinstance(letter, Symbol)
+    }
+
+
+@cache
+def ops_of(block: Block, forward: Pass) -> tuple[Op, ...]:
+    """A block's rows, derived once: equal blocks share them."""
+    return tuple(block.ops(forward))
+
+
+def total_cost(ops: tuple[Op, ...]) -> Cost:
+    """The sum of the rows' costs."""
+    return sum((op.cost for op in ops), start=Cost(flops=ZERO))

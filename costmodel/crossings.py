@@ -1,0 +1,108 @@
+"""Where two formulas meet: exact roots of piecewise polynomials, whole numbers where they step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from sympy import Expr, Integer, Max, Min, Piecewise, Poly, Rational, Symbol, ceiling, floor
+from sympy.core.relational import Relational
+
+from costmodel.errors import CostModelError, shown
+from costmodel.evaluate import distinct_experts, evaluate, evaluate_arrays
+from costmodel.formula import Formula
+from costmodel.symbols import LETTERS, letter_named
+
+GRID_POINTS = 4_096
+
+
+def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30, **fixed: Any) -> list[int | float]:
+    """The values of the letter `over`, from 1 to `upto`, at which two formulas meet, in order.
+
+    `fixed` gives the other letters (batch and new_tokens are 1 by default). Piecewise polynomials are solved
+    exactly; formulas that step (pages, chunks) give the first whole number at which the order has changed.
+    Where two formulas coincide over a stretch, its ends are given.
+
+    Raises CostModelError where the units differ, a letter is missing, or the formulas are equal everywhere.
+
+    >>> import costmodel as cm
+    >>> a, b = cm.load("gemma-3-27b"), cm.load("deepseek-v3")
+    >>> [round(x) for x in cm.crossover(a.cache_bytes, b.cache_bytes)]
+    [39529]
+    """
+    if f.unit != g.unit:
+        raise CostModelError(f"{f.name} is in {f.unit} and {g.name} in {g.unit}; compare formulas of one unit")
+    letter = letter_named(over)
+    if letter is None or letter.symbol not in f.expr.free_symbols | g.expr.free_symbols:
+        raise CostModelError(f"neither {f.name} nor {g.name} depends on {shown(over)}; choose one of their letters")
+    gap = f.expr - g.expr
+    for symbol in gap.free_symbols - {letter.symbol}:
+        gap = gap.xreplace({symbol: _fixed(symbol, fixed)})
+    if gap.has(floor, ceiling, distinct_experts):
+        points = list(_stepwise(gap, letter.symbol, upto))
+    else:
+        points = list(_exact(gap, letter.symbol, upto))
+    return [int(point) if point == int(point) else float(point) for point in sorted(set(points))]
+
+
+def _fixed(symbol: Symbol, fixed: dict[str, Any]) -> Integer:
+    letter = LETTERS[symbol.name]
+    value = next((fixed[name] for name in (letter.field, symbol.name) if name in fixed), letter.default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        came = "" if value is None else f" got {shown(value)};"
+        raise CostModelError(f"{letter.field}:{came} give a whole number of at least 1, as {letter.field}=...")
+    return Integer(value)
+
+
+def _exact(gap: Expr, x: Symbol, upto: int) -> Iterator[Expr]:
+    """Roots between the kinks, where the gap is a polynomial."""
+    ends = [Integer(1), *sorted(kink for kink in _kinks(gap, x) if 1 < kink < upto), Integer(upto)]
+    stretches = [(low, high, _branch(gap, x, (low + high) / 2)) for low, high in pairwise(ends)]
+    if all(polynomial.is_zero for _, _, polynomial in stretches):
+        raise CostModelError("the two formulas are equal everywhere; there is no crossing")
+    for low, high, polynomial in stretches:
+        if polynomial.is_zero:
+            yield from (end for end in (low, high) if 1 < end < upto)
+        else:
+            yield from (root if root.is_Rational else root.evalf(17) for root in polynomial.real_roots() if low <= root <= high)
+
+
+def _kinks(gap: Expr, x: Symbol) -> set[Expr]:
+    """Where a Min or Max changes branch or a condition turns: roots of linear differences."""
+    kinks: set[Expr] = set()
+    differences = [a - b for node in gap.atoms(Min, Max) for a in node.args for b in node.args if a != b]
+    differences += [relation.lhs - relation.rhs for relation in gap.atoms(Relational)]
+    for difference in differences:
+        if difference.is_polynomial(x) and difference.has(x):
+            kinks.update(root for root in Poly(difference, x).real_roots() if root.is_Rational)
+    return kinks
+
+
+def _branch(expr: Expr, x: Symbol, point: Expr) -> Poly:
+    """The polynomial that holds around a point."""
+    return Poly(_resolved(expr, {x: Rational(point)}), x)
+
+
+def _resolved(expr: Any, point: dict[Symbol, Expr]) -> Any:
+    if isinstance(expr, (Min, Max)):
+        pick = min if isinstance(expr, Min) else max
+        return pick((_resolved(arg, point) for arg in expr.args), key=lambda arg: arg.xreplace(point))
+    if isinstance(expr, Piecewise):
+        return next(_resolved(branch, point) for branch, holds in expr.args if holds.xreplace(point))
+    return expr.func(*(_resolved(arg, point) for arg in expr.args)) if expr.args else expr
+
+
+def _stepwise(gap: Expr, x: Symbol, upto: int) -> Iterator[int]:
+    """First whole numbers after a change of sign, found between log-spaced points by bisection."""
+    grid = np.unique(np.geomspace(1, upto, GRID_POINTS).round())
+    signs = np.sign(evaluate_arrays(gap, {x: grid}))
+    if not signs.any():
+        raise CostModelError("the two formulas are equal everywhere; there is no crossing")
+    for place in np.flatnonzero(signs[:-1] != signs[1:]):
+        low, high, before = int(grid[place]), int(grid[place + 1]), signs[place]
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if np.sign(evaluate(gap, {x: middle})) == before else (low, middle)
+        yield high

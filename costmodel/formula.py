@@ -1,0 +1,309 @@
+"""A Formula: one quantity as an expression, its named parts, and its value for any numbers or arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sympy import Add, Dummy, Eq, Expr, Integer, Max, Min, Piecewise, Symbol, ceiling, diff, floor, latex
+
+from costmodel.errors import CostModelError, did_you_mean, shown
+from costmodel.evaluate import Value, evaluate, evaluate_arrays, plain, walk
+from costmodel.symbols import LETTERS, S, T, letter_named
+from costmodel.workload import Options, Phase
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_INPUT = 10**12
+"""The largest batch, context or size a formula is asked for."""
+
+ONE = Integer(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One ledger row's share of a quantity: `times` an expression in letters, for each phase, and the letters' numbers.
+
+    `path` is (group, block, op); the parts of a Formula follow it. A value of `binding` may be an expression.
+    """
+
+    path: tuple[str, ...]
+    times: int
+    decode: Expr
+    prefill: Expr
+    binding: Mapping[Symbol, Expr]
+    source: str = ""
+
+    def bound(self, phase: Phase) -> Expr:
+        """The share with the numbers filled in."""
+        return self.times * (self.decode if phase is Phase.DECODE else self.prefill).xreplace(dict(self.binding))
+
+
+class Formula:
+    """A quantity of an architecture or a family.
+
+    Call it with letters or their long names (B/batch, T/new_tokens, S/context): whole numbers give an exact int
+    where the value is one, arrays broadcast and give float64. Options (attention, precision, view, ...) may be
+    given in the same call, which is short for `having(...)`.
+
+    Raises CostModelError for an unknown name, a missing letter, or a value that is not a whole number of at least 1.
+
+    >>> import costmodel as cm
+    >>> cache = cm.load("deepseek-v3").cache_bytes
+    >>> cache.expr, cache.unit
+    (70272*B*S, 'bytes')
+    >>> cache(context=131_072), cache(context=131_072, precision="fp8")
+    (9210691584, 4605345792)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        unit: str,
+        derive: Callable[[Options], tuple[Term, ...]],
+        *,
+        options: Options | None = None,
+        takes: tuple[str, ...] = (),
+        letters: tuple[Symbol, ...] = (),
+        given: Mapping[Symbol, Expr] | None = None,
+        depth: int = 0,
+        status: str = "derived",
+    ) -> None:
+        self.name = name
+        self.unit = unit
+        self.status = status
+        self._derive = derive
+        self._options = options or Options()
+        self._takes = takes
+        self._letters = letters
+        self._given = dict(given or {})
+        self._depth = depth
+        self._variants: dict[Options, Formula] = {}
+
+    # what it is
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options this quantity takes, as they stand."""
+        return {name: getattr(self._options, name) for name in self._takes}
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """The ledger rows' shares."""
+        return self._derive(self._options)
+
+    @cached_property
+    def source(self) -> str:
+        """The papers whose structure the formula follows."""
+        return "; ".join(dict.fromkeys(term.source for term in self.terms if term.source))
+
+    @cached_property
+    def expr(self) -> Expr:
+        """The expression, in the letters that are left; a T of 1 takes the decode branch where the two differ."""
+        turn = self._given.get(T, T)
+        if turn == ONE:
+            return self._sum(Phase.DECODE)
+        prefill = self._sum(Phase.PREFILL)
+        if all(term.decode == term.prefill for term in self.terms):
+            return prefill
+        return Piecewise((self._sum(Phase.DECODE).xreplace({turn: ONE}), Eq(turn, 1)), (prefill, True))
+
+    def _sum(self, phase: Phase) -> Expr:
+        return Add(*(term.bound(phase) for term in self.terms)).xreplace(self._given)
+
+    @property
+    def latex(self) -> str:
+        """The expression as LaTeX."""
+        return latex(self.expr, mul_symbol=r"\,")  # type: ignore[no-any-return]
+
+    @property
+    def symbols(self) -> tuple[Symbol, ...]:
+        """The letters the expression depends on, in the order of `symbols.py`."""
+        order = {letter.symbol: place for place, letter in enumerate(LETTERS.values())}
+        return tuple(sorted(self.expr.free_symbols, key=lambda symbol: order.get(symbol, len(order))))
+
+    @cached_property
+    def parts(self) -> dict[str, Formula]:
+        """Named Formulas that sum to this one: first by layer group, then by block, then by op."""
+        names = dict.fromkeys(term.path[self._depth] for term in self.terms if len(term.path) > self._depth)
+        return {name: self._part(name) for name in names}
+
+    def _part(self, name: str) -> Formula:
+        depth, whole = self._depth, self._derive
+
+        def derive(options: Options) -> tuple[Term, ...]:
+            return tuple(term for term in whole(options) if len(term.path) > depth and term.path[depth] == name)
+
+        return self._like(derive, name=f"{self.name}.{name}", depth=depth + 1)
+
+    def _like(self, derive: Callable[[Options], tuple[Term, ...]], **changes: Any) -> Formula:
+        same: dict[str, Any] = {
+            "options": self._options, "takes": self._takes, "letters": self._letters, "given": self._given,
+            "depth": self._depth, "status": self.status,
+        }  # fmt: skip
+        same |= changes
+        return Formula(same.pop("name", self.name), same.pop("unit", self.unit), derive, **same)
+
+    def having(self, **options: Any) -> Formula:
+        """The same quantity under other options.
+
+        >>> import costmodel as cm
+        >>> cm.load("mistral-7b-v0.1").cache_bytes.having(view="engine").expr
+        2097152*B*ceiling(S/16)
+        """
+        changed = self._options.with_(self._takes, options)
+        if changed not in self._variants:
+            self._variants[changed] = self._like(self._derive, options=changed)
+        return self._variants[changed]
+
+    # its value
+
+    def __call__(self, **inputs: Any) -> Any:
+        """The value: an int or a float for plain numbers, a float64 array where any input is an array."""
+        options = {name: value for name, value in inputs.items() if name in Options.model_fields}
+        if options:
+            return self.having(**options)(**{name: value for name, value in inputs.items() if name not in options})
+        values = self._values(inputs)
+        if any(isinstance(value, np.ndarray) for value in values.values()):
+            return evaluate_arrays(self.expr, values, self._check_block)
+        _check_order(values.get(T), values.get(S))
+        return self._exact(values)
+
+    def _exact(self, values: dict[Symbol, Any]) -> int | float:
+        for letter, stands_for in self._given.items():
+            values[letter] = evaluate(stands_for, values)
+        decode = values.get(T) == 1
+        known: dict[int, dict[Any, Value]] = {}
+        total: Value = 0
+        for term in self.terms:
+            letters = known.get(id(term.binding))
+            if letters is None:
+                bound = {letter: evaluate(number, values) for letter, number in term.binding.items()}
+                letters = known[id(term.binding)] = {**values, **bound}
+            total += term.times * walk(term.decode if decode else term.prefill, letters, exact=True)
+        return plain(total)
+
+    def _values(self, inputs: Mapping[str, Any]) -> dict[Symbol, Any]:
+        values: dict[Symbol, Any] = {}
+        for name, value in inputs.items():
+            letter = letter_named(name)
+            if letter is None or letter.symbol not in self._letters:
+                known = [LETTERS[symbol.name].field for symbol in self._letters] + list(self._takes)
+                raise CostModelError(f"{self.name} has no input {shown(name)}; {did_you_mean(name, known) if known else 'it takes none'}")
+            if letter.symbol in values:
+                raise CostModelError(f"{letter.field} is given twice; give {letter.field} or {letter.symbol.name}")
+            values[letter.symbol] = _number(letter.field, value)
+        for symbol in self._letters:
+            letter = LETTERS[symbol.name]
+            if symbol not in values:
+                if letter.default is None:
+                    raise CostModelError(f"{self.name} needs {letter.field} ({letter.meaning}); give {letter.field}=...")
+                values[symbol] = letter.default
+        return values
+
+    def _check_block(self, values: Mapping[Symbol, Any]) -> None:
+        for symbol, value in values.items():
+            if isinstance(value, np.ndarray):
+                low, high = value.min(), value.max()
+                if not (low >= 1 and high <= MAX_INPUT):
+                    _refuse(LETTERS[symbol.name].field, low if not low >= 1 else high)
+                if (value != np.floor(value)).any():
+                    _refuse(LETTERS[symbol.name].field, value[value != np.floor(value)][0])
+        _check_order(values.get(T), values.get(S))
+
+    # what else can be asked of it
+
+    def derivative(self, name: str) -> Formula:
+        """The change with one more of a letter: d/d(letter), almost everywhere (steps of pages and chunks are flat).
+
+        >>> import costmodel as cm
+        >>> cm.load("deepseek-v3").cache_bytes.derivative("context")(context=4096)
+        70272
+        """
+        letter = letter_named(name)
+        if letter is None or letter.symbol not in self._letters:
+            known = [LETTERS[symbol.name].field for symbol in self._letters]
+            raise CostModelError(f"{self.name} does not depend on {shown(name)}; {did_you_mean(name, known) if known else 'it is a constant'}")
+        symbol, given = letter.symbol, self._given
+
+        def derive(options: Options) -> tuple[Term, ...]:
+            return tuple(
+                Term(
+                    term.path, 1,
+                    _slope(term.bound(Phase.DECODE).xreplace(given), symbol),
+                    _slope(term.bound(Phase.PREFILL).xreplace(given), symbol),
+                    {}, term.source,
+                )
+                for term in self._derive(options)
+            )  # fmt: skip
+
+        return self._like(derive, name=f"d {self.name} / d {letter.field}", unit=f"{self.unit} per {letter.field}")
+
+    def table(self, **inputs: Any) -> pd.DataFrame:
+        """The parts as a DataFrame: part, formula, unit, and their values where inputs are given.
+
+        >>> import costmodel as cm
+        >>> list(cm.load("gpt2").cache_bytes.table(context=1024)["value"])
+        [37748736]
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.rows(**inputs))
+
+    def rows(self, **inputs: Any) -> list[dict[str, Any]]:
+        """The rows of `table`, as plain dicts."""
+        parts = self.parts or {self.name: self}
+        values = {name: {"value": part(**inputs)} if inputs or not part._letters else {} for name, part in parts.items()}
+        return [{"part": name, "formula": str(part.expr), "unit": part.unit, **values[name]} for name, part in parts.items()]
+
+    def __repr__(self) -> str:
+        return f"{self.name} = {self.expr} [{self.unit}]"
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.latex}$"
+
+
+def _slope(expr: Expr, symbol: Symbol) -> Expr:
+    """d expr / d symbol, with floor and ceiling held still and Min and Max by their branches."""
+    steps = {step: Dummy() for step in expr.atoms(floor, ceiling)}
+    smooth = expr.xreplace(steps)
+    kinks = {kink: kink.rewrite(Piecewise) for kink in smooth.atoms(Min, Max)}
+    return diff(smooth.xreplace(kinks), symbol).xreplace({dummy: step for step, dummy in steps.items()})
+
+
+def _number(name: str, value: Any) -> Any:
+    """An input as an int or an array of numbers. Raises CostModelError for anything else."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        if not 1 <= value <= MAX_INPUT:
+            _refuse(name, value)
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        if not 1 <= value <= MAX_INPUT or value != int(value):
+            _refuse(name, value)
+        return int(value)
+    if value is None or isinstance(value, (str, bytes, bool, dict, set)):
+        _refuse(name, value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        _refuse(name, value)
+    if array.dtype.kind not in "iuf":
+        raise CostModelError(f"{name} got {shown(value)} of {array.dtype}; give whole numbers from 1 to {MAX_INPUT}")
+    return array if array.ndim else _number(name, array.item())
+
+
+def _refuse(name: str, value: Any) -> None:
+    value = value.item() if isinstance(value, np.generic) else value
+    raise CostModelError(f"{name} got {shown(value)}; give a whole number from 1 to {MAX_INPUT}")
+
+
+def _check_order(new_tokens: Any, context: Any) -> None:
+    if new_tokens is None or context is None:
+        return
+    if np.any(np.greater(new_tokens, context)):
+        new, all_ = (int(np.max(new_tokens)), int(np.min(context)))
+        raise CostModelError(f"new_tokens {new} exceeds context {all_}; context counts the new tokens too")

@@ -1,0 +1,160 @@
+"""The primitives that blocks are made of. Each is a named row of the ledger with its whole cost.
+
+Shapes: `tokens` is how many vectors pass through, B T unless said otherwise; a head is written [heads, width].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sympy import Expr, floor
+
+from costmodel.cost import ONE, TWO, ZERO, Cost, Kept, Weight, lower
+from costmodel.evaluate import distinct_experts
+from costmodel.symbols import B, S, T
+from costmodel.workload import Phase
+
+N = B * T
+"""Tokens that pass through a layer."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One row of the ledger: `kind` is the class of kernel it is, `algorithm` which form of several it takes."""
+
+    name: str
+    kind: str
+    cost: Cost
+    algorithm: str = ""
+
+
+def linear(
+    name: str, d_in: Expr, d_out: Expr, tokens: Expr = N, *, bias: bool = False, role: str = "weights",
+    stored: bool = True, reads: Expr | None = None, algorithm: str = "",
+) -> Op:  # fmt: skip
+    """y[tokens, d_out] = x[tokens, d_in] @ w[d_in, d_out] (+ bias[d_out])
+
+    `stored=False` reuses a matrix stored elsewhere; `reads` replaces the tokens * d_in elements read.
+
+    >>> from costmodel.symbols import d_model, d_ff
+    >>> linear("up_proj", d_model, d_ff).cost.flops
+    2*B*T*d_ff*d_model
+    """
+    copies = ONE if stored else ZERO
+    weights = (Weight(d_in, d_out, role, copies),) + ((Weight(ONE, d_out, "others"),) if bias else ())
+    moved = (tokens * d_in if reads is None else reads) + tokens * d_out
+    return Op(name, "linear", Cost(flops=TWO * tokens * d_in * d_out, activations=moved, weights=weights), algorithm)
+
+
+def expert_linear(name: str, d_in: Expr, d_out: Expr, experts: Expr, used: Expr, *, bias: bool = False) -> Op:
+    """Each token through `used` of `experts` matrices w[experts, d_in, d_out] (+ bias[experts, d_out]).
+
+    Stored: all experts. FLOPs: those used. Weight traffic: the expected distinct ones that N tokens touch.
+
+    >>> from costmodel.symbols import E, d_e, d_model, k
+    >>> expert_linear("up_proj", d_model, d_e, E, k).cost.active
+    d_e*d_model*k
+    """
+    touched = distinct_experts(experts, used, N)
+    rows = N * used
+    weights = (Weight(d_in, d_out, "experts", experts, used, touched),)
+    if bias:
+        weights += (Weight(ONE, d_out, "others", experts, used, touched),)
+    return Op(name, "expert_linear", Cost(flops=TWO * rows * d_in * d_out, activations=rows * (d_in + d_out), weights=weights))
+
+
+def attend(
+    name: str, heads: Expr, d_qk: Expr, d_v: Expr, pairs: Expr, kept: tuple[Kept, ...], *,
+    reads: Expr = ZERO, algorithm: str = "",
+) -> Op:  # fmt: skip
+    """Scores q k^T and values p v over the visible (query, key) `pairs` of each sequence and head.
+
+    2 heads pairs (d_qk + d_v) FLOPs a sequence. `kept` is what the queries read and extend; `reads` counts
+    elements read beside it. The softmax is a vector row of its own.
+
+    >>> from costmodel.symbols import d_h, n_h
+    >>> attend("attention", n_h, d_h, d_h, S, ()).cost.flops
+    4*B*S*d_h*n_h
+    """
+    moved = N * heads * (d_qk + d_v) + reads
+    return Op(name, "attend", Cost(flops=TWO * B * heads * pairs * (d_qk + d_v), activations=moved, kept=kept), algorithm)
+
+
+def scan(name: str, flops: Expr, kept: tuple[Kept, ...], *, moved: Expr, algorithm: str = "") -> Op:
+    """A recurrence over tokens on kept state: `flops` on the state, `moved` activation elements in and out."""
+    return Op(name, "scan", Cost(flops=flops, activations=moved, kept=kept), algorithm)
+
+
+def conv(name: str, channels: Expr, kernel: Expr, kept: tuple[Kept, ...], *, bias: bool = False) -> Op:
+    """A causal depthwise convolution: y[t, c] = sum_j w[j, c] x[t - j, c], j < kernel.
+
+    >>> from costmodel.symbols import K, d_model
+    >>> conv("conv", d_model, K, ()).cost.flops
+    2*B*K*T*d_model
+    """
+    weights = (Weight(kernel, channels, "others"),) + ((Weight(ONE, channels, "others"),) if bias else ())
+    return Op(name, "conv", Cost(flops=TWO * N * kernel * channels, activations=TWO * N * channels, weights=weights, kept=kept))
+
+
+def gather(name: str, rows: Expr, width: Expr, *, role: str = "embeddings", active: Expr = ZERO, stored: bool = True) -> Op:
+    """N rows looked up in a table [rows, width]: no multiply-add, and only the rows looked up are read."""
+    weights = (Weight(rows, width, role, ONE if stored else ZERO, active, touched=ZERO),)
+    return Op(name, "gather", Cost(activations=TWO * N * width, weights=weights))
+
+
+def vector(
+    name: str, elements: Expr, operations: int, *, moved: Expr | None = None, weights: tuple[Weight, ...] = (), algorithm: str = ""
+) -> Op:
+    """An element-wise or row-wise op: `operations` on each element, out of the FLOP headline.
+
+    `moved` elements are read and written (default: each element in and out). An exponential counts as one
+    operation; the count is a convention, the bytes are what such an op costs.
+    """
+    cost = Cost(vector_flops=operations * elements, activations=TWO * elements if moved is None else moved, weights=weights)
+    return Op(name, "vector", cost, algorithm)
+
+
+def norm(name: str, width: Expr, heads: Expr = ONE, *, mean: bool = False, bias: bool = False, tokens: Expr = N) -> Op:
+    """Root-mean-square norm (4 operations an element) or layer norm (7) with a weight, and a bias if asked, of `width`."""
+    weights = (Weight(ONE, width, "others"),) + ((Weight(ONE, width, "others"),) if bias else ())
+    return vector(name, tokens * heads * width, 7 if mean else 4, weights=weights)
+
+
+def softmax(heads: Expr, pairs: Expr, algorithm: str = "") -> Op:
+    """Softmax over the visible scores (maximum, subtract, exponential, sum, divide), fused: no bytes of its own."""
+    return vector("softmax", B * heads * pairs, 5, moved=ZERO, algorithm=algorithm)
+
+
+def visible_pairs(attention: str, phase: Phase, window: Expr | None = None) -> Expr:
+    """(query, key) pairs of one sequence and head: T queries at positions S - T + 1 ... S; a query sees itself.
+
+    `full` is T S. Causal is T S - T (T - 1) / 2; in a window of W, the sum of min(i, W) over those positions.
+
+    >>> visible_pairs("causal", Phase.PREFILL)
+    S*T - T*(T - 1)/2
+    >>> visible_pairs("causal", Phase.DECODE)
+    S
+    """
+    if attention == "full":
+        return S if phase is Phase.DECODE else T * S
+    if phase is Phase.DECODE:
+        return S if window is None else lower(S, window)
+    return T * S - T * (T - 1) / 2 if window is None else _up_to(S, window) - _up_to(S - T, window)
+
+
+def _up_to(last: Expr, window: Expr) -> Expr:
+    """Sum of min(i, window) for i = 1 ... last: a triangle, then a strip of width `window`."""
+    corner = lower(last, window)
+    return corner * (corner + 1) / 2 + (last - corner) * window
+
+
+def chunk_powers(tokens: Expr, chunk: Expr, power: int) -> Expr:
+    """Sum of length^power over the chunks that `tokens` fall into, the last at its real length.
+
+    >>> from sympy import Integer
+    >>> chunk_powers(Integer(130), Integer(64), 2)
+    8196
+    """
+    ratio = tokens / chunk
+    whole = floor(ratio) if ratio.is_Number else floor(ratio, evaluate=False)
+    return whole * chunk**power + (tokens - whole * chunk) ** power

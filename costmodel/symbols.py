@@ -1,0 +1,75 @@
+"""Every letter of every formula, once: its symbol, its field name in published configs, and its meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sympy import Symbol
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A letter of a formula: `symbol` in the papers, `field` in code and published configs."""
+
+    symbol: Symbol
+    field: str
+    meaning: str
+    default: int | None = None
+
+
+LETTERS: dict[str, Letter] = {}
+
+
+def _letter(name: str, field: str, meaning: str, default: int | None = None) -> Symbol:
+    symbol = Symbol(name, integer=True, positive=True)
+    LETTERS[name] = Letter(symbol, field, meaning, default)
+    return symbol
+
+
+B = _letter("B", "batch", "concurrent sequences", 1)
+T = _letter("T", "new_tokens", "new tokens of each sequence in this pass: S in prefill, 1 in decode", 1)
+S = _letter("S", "context", "tokens of context of each sequence after this pass")
+
+d_model = _letter("d_model", "hidden_size", "width of the residual stream")
+V = _letter("V", "vocab_size", "rows of the token table")
+P = _letter("P", "position_embeddings", "rows of a learned position table")
+
+n_h = _letter("n_h", "num_attention_heads", "query heads")
+n_kv = _letter("n_kv", "num_key_value_heads", "key/value heads")
+d_h = _letter("d_h", "head_dim", "width of a query or key head (in latent attention: of its part without rope)")
+d_v = _letter("d_v", "v_head_dim", "width of a value head")
+d_r = _letter("d_r", "rotary_dim", "elements of a head that rope turns")
+W = _letter("W", "sliding_window", "tokens a sliding window sees, the query's own included")
+d_c = _letter("d_c", "kv_lora_rank", "width of the latent that keys and values share")
+d_cq = _letter("d_c'", "q_lora_rank", "width of the query latent")
+d_hR = _letter("d_h^R", "qk_rope_head_dim", "width of the rope key that all heads share")
+
+d_ff = _letter("d_ff", "intermediate_size", "width of the feed-forward layer")
+E = _letter("E", "num_experts", "routed experts of a layer")
+k = _letter("k", "num_experts_per_tok", "routed experts a token uses")
+E_s = _letter("E_s", "num_shared_experts", "shared experts of a layer")
+d_e = _letter("d_e", "moe_intermediate_size", "width of a routed expert")
+d_s = _letter("d_s", "shared_expert_intermediate_size", "width of a shared expert")
+
+n_k = _letter("n_k", "linear_num_key_heads", "key heads of a linear-attention layer")
+n_v = _letter("n_v", "linear_num_value_heads", "value heads of a linear-attention layer")
+d_k = _letter("d_k", "linear_key_head_dim", "width of a linear-attention key head")
+K = _letter("K", "linear_conv_kernel_dim", "columns of the short causal convolution")
+C = _letter("C", "chunk_size", "tokens of a chunk in the chunked form of a recurrence")
+
+b_w = _letter("b_w", "weight_element_bytes", "bytes of a stored weight", 2)
+b_kv = _letter("b_kv", "cache_element_bytes", "bytes of a cached key or value element", 2)
+b_state = _letter("b_state", "state_element_bytes", "bytes of an element of recurrent state", 4)
+b_a = _letter("b_a", "activation_element_bytes", "bytes of an activation element", 2)
+
+BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values()} | {"linear_value_head_dim": LETTERS["d_v"]}
+"""The same letters by field name: `BY_FIELD["batch"].symbol is B`."""
+
+
+def letter_named(name: str) -> Letter | None:
+    """The letter of a short name (`S`) or a field name (`context`), or None.
+
+    >>> letter_named("context") is letter_named("S")
+    True
+    """
+    return LETTERS.get(name) or BY_FIELD.get(name)

@@ -1,0 +1,110 @@
+"""The only place that rounds and prints units, and that reads sizes such as `128k`.
+
+Inside, everything is bytes, FLOP and plain counts. GiB, TFLOP and B (billion) appear here alone.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from costmodel.errors import CostModelError, shown
+
+BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+COUNT = ("", "k", "M", "B", "T")
+
+
+def _scaled(value: float, base: int, prefixes: tuple[str, ...]) -> tuple[float, str]:
+    power = 0
+    while abs(value) >= base and power < len(prefixes) - 1:
+        value, power = value / base, power + 1
+    return value, prefixes[power]
+
+
+def _digits(value: float) -> str:
+    """Four significant digits, never fewer than the integer part has.
+
+    >>> _digits(70.272), _digits(6.0), _digits(1234.5)
+    ('70.27', '6', '1234')
+    """
+    whole = f"{value:.0f}".lstrip("-")
+    text = f"{value:.{max(0, 4 - len(whole))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def binary_bytes(value: float) -> str:
+    """Bytes in powers of 1,024.
+
+    >>> binary_bytes(70_272), binary_bytes(9_210_691_584)
+    ('68.62 KiB', '8.578 GiB')
+    """
+    scaled, prefix = _scaled(value, 1024, BINARY)
+    return f"{_digits(scaled)} {prefix}B"
+
+
+def flop(value: float) -> str:
+    """FLOP in powers of 1,000.
+
+    >>> flop(250_000_000_000)
+    '250 GFLOP'
+    """
+    scaled, prefix = _scaled(value, 1000, DECIMAL)
+    return f"{_digits(scaled)} {prefix}FLOP"
+
+
+def count(value: float) -> str:
+    """A count of parameters or tokens, B for billions.
+
+    >>> count(671_026_419_200)
+    '671 B'
+    """
+    scaled, prefix = _scaled(value, 1000, COUNT)
+    return f"{_digits(scaled)} {prefix}".rstrip()
+
+
+def quantity(value: float, unit: str) -> str:
+    """A value in the words of its unit: `bytes`, `FLOP`, `parameters` and so on.
+
+    >>> quantity(70_272, "bytes"), quantity(512, "tokens")
+    ('68.62 KiB', '512 tokens')
+    """
+    if unit.startswith("bytes"):
+        return binary_bytes(value) + unit[5:]
+    if unit.startswith("FLOP"):
+        return flop(value) + unit[4:]
+    return f"{count(value)} {unit}".rstrip()
+
+
+def tokens(value: int) -> str:
+    """A context length as people say it, only where that is exact.
+
+    >>> tokens(131_072), tokens(5_000)
+    ('128k', '5,000')
+    """
+    for prefix, scale in (("M", 1 << 20), ("k", 1 << 10)):
+        if value >= scale and value % scale == 0:
+            return f"{value // scale}{prefix}"
+    return f"{value:,}"
+
+
+_SIZE = re.compile(r"([0-9][0-9_,]{0,30})(?:\.([0-9]{1,12}))?\s*([kKmM]?)i?", re.ASCII)
+
+
+def parse_tokens(text: str) -> int:
+    """Reads a context length: a plain number, or one with k (1,024) or M (1,048,576).
+
+    Raises CostModelError for anything else.
+
+    >>> parse_tokens("128k"), parse_tokens("131_072"), parse_tokens("1M")
+    (131072, 131072, 1048576)
+    """
+    match = _SIZE.fullmatch(text.strip()) if len(text) < 64 else None
+    if match:
+        whole, decimals, prefix = match.groups()
+        scale = {"": 1, "k": 1 << 10, "m": 1 << 20}[prefix.lower()]
+        digits = whole.replace("_", "").replace(",", "")
+        value = Fraction(f"{digits}.{decimals or 0}") * scale
+        if value.denominator == 1 and value >= 1:
+            return int(value)
+    raise CostModelError(f"{shown(text)} is no length; give a whole number of tokens such as 4096, 128k or 1M")
