@@ -81,14 +81,18 @@ def read(path: Path) -> Architecture:
 def _text(path: Path) -> str:
     shown_name = shown(path.name)
     if path.suffix == ".json":
-        raise UnsupportedArchitecture(f"{shown_name} is JSON, which is not read yet; write the architecture as TOML (see `costmodel schema`)")
+        raise UnsupportedArchitecture(
+            f"{shown_name} is JSON, which is not read yet; write the architecture as TOML (see `costmodel schema`)"
+        )
     try:
         if path.is_dir():
             raise CostModelError(f"{shown_name} is a folder; give a TOML file in it")
         if not path.is_file():
             raise CostModelError(f"no file {shown(str(path))}; give a preset name or a TOML file")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise CostModelError(f"{shown_name} has {path.stat().st_size:,} bytes; an architecture file has at most {MAX_FILE_BYTES:,}")
+            raise CostModelError(
+                f"{shown_name} has {path.stat().st_size:,} bytes; an architecture file has at most {MAX_FILE_BYTES:,}"
+            )
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
         raise CostModelError(f"{shown_name} is not UTF-8 text; give a TOML file") from None
@@ -126,7 +130,9 @@ def _refuse_unknown_kinds(data: dict[str, Any], name: str) -> None:
             block = group.get(part) if isinstance(group, dict) else None
             kind = block.get("kind") if isinstance(block, dict) else None
             if isinstance(kind, str) and kind not in FAMILIES:
-                raise UnsupportedArchitecture(f"{shown(name)[1:-1]}: no {part} of kind {shown(kind)} is modelled; {did_you_mean(kind, FAMILIES)}")
+                raise UnsupportedArchitecture(
+                    f"{shown(name)[1:-1]}: no {part} of kind {shown(kind)} is modelled; {did_you_mean(kind, FAMILIES)}"
+                )
 
 
 def reference_value(architecture: Architecture, row: Reference) -> int | float:

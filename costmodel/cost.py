@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sympy import Add, Expr, Integer, Max, Min, S as CONSTANTS
+from sympy import Add, Expr, Integer, Max, Min
+from sympy import S as CONSTANTS
 
 from costmodel.errors import UnsupportedArchitecture
 from costmodel.symbols import B, S, T

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Eq, Expr, Function, Ge, Gt, Le, Lt, Ne, Piecewise, Symbol, ceiling, floor
+from sympy import Eq, Expr, Function, Ge, Gt, Le, Lt, Ne, Piecewise, Symbol
 from sympy.core.basic import Basic
 from sympy.logic.boolalg import BooleanFalse, BooleanTrue
 

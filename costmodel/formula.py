@@ -71,6 +71,7 @@ class Formula:
         letters: tuple[Symbol, ...] = (),
         given: Mapping[Symbol, Expr] | None = None,
         depth: int = 0,
+        in_letters: bool = False,
         status: str = "derived",
     ) -> None:
         self.name = name
@@ -82,6 +83,7 @@ class Formula:
         self._letters = letters
         self._given = dict(given or {})
         self._depth = depth
+        self._in_letters = in_letters
         self._variants: dict[Options, Formula] = {}
 
     # what it is
@@ -143,7 +145,7 @@ class Formula:
     def _like(self, derive: Callable[[Options], tuple[Term, ...]], **changes: Any) -> Formula:
         same: dict[str, Any] = {
             "options": self._options, "takes": self._takes, "letters": self._letters, "given": self._given,
-            "depth": self._depth, "status": self.status,
+            "depth": self._depth, "in_letters": self._in_letters, "status": self.status,
         }  # fmt: skip
         same |= changes
         return Formula(same.pop("name", self.name), same.pop("unit", self.unit), derive, **same)
@@ -173,6 +175,11 @@ class Formula:
         _check_order(values.get(T), values.get(S))
         return self._exact(values)
 
+    def check(self, **inputs: Any) -> None:
+        """Raises CostModelError for the inputs that a call would refuse."""
+        values = self._values(inputs)
+        _check_order(values.get(T), values.get(S))
+
     def _exact(self, values: dict[Symbol, Any]) -> int | float:
         for letter, stands_for in self._given.items():
             values[letter] = evaluate(stands_for, values)
@@ -182,8 +189,7 @@ class Formula:
         for term in self.terms:
             letters = known.get(id(term.binding))
             if letters is None:
-                bound = {letter: evaluate(number, values) for letter, number in term.binding.items()}
-                letters = known[id(term.binding)] = {**values, **bound}
+                letters = known[id(term.binding)] = {**values, **bound_values(term.binding, values)}
             total += term.times * walk(term.decode if decode else term.prefill, letters, exact=True)
         return plain(total)
 
@@ -193,17 +199,24 @@ class Formula:
             letter = letter_named(name)
             if letter is None or letter.symbol not in self._letters:
                 known = [LETTERS[symbol.name].field for symbol in self._letters] + list(self._takes)
-                raise CostModelError(f"{self.name} has no input {shown(name)}; {did_you_mean(name, known) if known else 'it takes none'}")
+                raise CostModelError(
+                    f"{self.name} has no input {shown(name)}; {did_you_mean(name, known) if known else 'it takes none'}"
+                )
             if letter.symbol in values:
                 raise CostModelError(f"{letter.field} is given twice; give {letter.field} or {letter.symbol.name}")
             values[letter.symbol] = _number(letter.field, value)
         for symbol in self._letters:
             letter = LETTERS[symbol.name]
             if symbol not in values:
-                if letter.default is None:
+                if letter.default is None and self._needs(symbol):
                     raise CostModelError(f"{self.name} needs {letter.field} ({letter.meaning}); give {letter.field}=...")
-                values[symbol] = letter.default
+                if letter.default is not None:
+                    values[symbol] = letter.default
         return values
+
+    def _needs(self, symbol: Symbol) -> bool:
+        """A model's formulas need each of their letters; a family's, those that occur."""
+        return not self._in_letters or symbol in self.expr.free_symbols
 
     def _check_block(self, values: Mapping[Symbol, Any]) -> None:
         for symbol, value in values.items():
@@ -227,7 +240,9 @@ class Formula:
         letter = letter_named(name)
         if letter is None or letter.symbol not in self._letters:
             known = [LETTERS[symbol.name].field for symbol in self._letters]
-            raise CostModelError(f"{self.name} does not depend on {shown(name)}; {did_you_mean(name, known) if known else 'it is a constant'}")
+            raise CostModelError(
+                f"{self.name} does not depend on {shown(name)}; {did_you_mean(name, known) if known else 'it is a constant'}"
+            )
         symbol, given = letter.symbol, self._given
 
         def derive(options: Options) -> tuple[Term, ...]:
@@ -265,6 +280,12 @@ class Formula:
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex}$"
+
+
+def bound_values(binding: Mapping[Symbol, Expr], values: Mapping[Symbol, Any]) -> dict[Symbol, Value]:
+    """The numbers behind letters; a letter bound to letters that have no value is left out, as nothing there needs it."""
+    known = {letter: number for letter, number in binding.items() if number.is_Integer or number.free_symbols <= values.keys()}
+    return {letter: evaluate(number, values) for letter, number in known.items()}
 
 
 def _slope(expr: Expr, symbol: Symbol) -> Expr:

@@ -76,9 +76,7 @@ class FeedForward(Block):
 @cache
 def letters_of(block: type[Block]) -> dict[str, Symbol]:
     """The letter each field binds: `{"num_attention_heads": n_h, ...}`."""
-    return {
-        name: letter for name, field in block.model_fields.items() for letter in field.metadata if isinstance(letter, Symbol)
-    }
+    return {name: letter for name, field in block.model_fields.items() for letter in field.metadata if isinstance(letter, Symbol)}
 
 
 @cache

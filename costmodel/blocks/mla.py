@@ -50,7 +50,9 @@ class MLA(Mixer):
             linear("kv_b_proj", d_c, n_h * (d_h + d_v), tokens, reads=reads, algorithm=algorithm),
             attend("attention", n_h, d_c + d_hR, d_c, pairs, self.kept(), algorithm=algorithm)
             if absorbed
-            else attend("attention", n_h, d_h + d_hR, d_v, pairs, self.kept(), reads=tokens * n_h * (d_h + d_v), algorithm=algorithm),
+            else attend(
+                "attention", n_h, d_h + d_hR, d_v, pairs, self.kept(), reads=tokens * n_h * (d_h + d_v), algorithm=algorithm
+            ),
             softmax(n_h, pairs),
             linear("o_proj", n_h * d_v, d_model, bias=self.attention_bias),
         ]

@@ -1,0 +1,316 @@
+"""The public quantities, each a Formula that sums over ledger rows. Whatever has rows has them: a model, or one family."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sympy import Expr, Symbol
+
+from costmodel.cost import ONE, ZERO, Cost, Weight
+from costmodel.errors import CostModelError, did_you_mean, shown
+from costmodel.evaluate import evaluate
+from costmodel.formula import Formula, Term, bound_values
+from costmodel.ops import Op
+from costmodel.symbols import B, S, T
+from costmodel.workload import Options, Phase, Precision, View
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One ledger row: an op of a block in a group, `times` over, with the numbers behind its letters."""
+
+    group: str
+    layers: int
+    block: str
+    op: Op
+    times: int
+    binding: dict[Symbol, Expr]
+    source: str = ""
+
+    @property
+    def path(self) -> tuple[str, str, str]:
+        """Where the row stands: (group, block, op)."""
+        return (self.group, self.block, self.op.name)
+
+
+Quantity = Callable[[Cost], Expr]
+BOTH_PHASES = (Phase.DECODE, Phase.PREFILL)
+TOKEN_TABLE = ("embedding", "embedding", "embed_tokens")
+HEAD = ("head", "head", "lm_head")
+ONE_PHASE = (Phase.PREFILL, Phase.PREFILL)
+PASS_OPTIONS = ("attention", "logits", "algorithm", "mtp", "images")
+CACHE_OPTIONS = ("precision", "view", "block", "evict_windows", "tp", "speculative", "hybrid_pages", "mtp")
+LEDGER_OPTIONS = ("precision", *PASS_OPTIONS)
+TRAINING = ("attention", "recompute", "method", "mtp", "logits", "algorithm")
+
+
+class Quantities:
+    """Parameters, cache, FLOPs and bytes of whatever has ledger rows: an architecture, or one layer of a family."""
+
+    @abstractmethod
+    def _rows(self, options: Options, phase: Phase) -> tuple[Row, ...]:
+        """Every row of one pass, in letters beside their numbers."""
+
+    def _formula(self, name: str, unit: str, derive: Callable[[Options], tuple[Term, ...]], **about: Any) -> Formula:
+        """A Formula over this thing's letters."""
+        return Formula(name, unit, derive, **about)
+
+    def _precision(self, options: Options, names: str) -> Precision:
+        """The precision asked for; a bare name sets the `weights` or the `cache`."""
+        return options.as_precision(names)
+
+    def _paged(self, view: View, precision: Precision) -> View:
+        """The view with the length of a page settled."""
+        return view
+
+    def _padding(self, view: View, precision: Precision) -> tuple[Term, ...]:
+        """Bytes a page leaves unused."""
+        return ()
+
+    def _terms(self, options: Options, quantity: Quantity, phases: tuple[Phase, Phase] = BOTH_PHASES) -> tuple[Term, ...]:
+        """The rows' shares of a quantity in both phases; a row that only one phase has is 0 in the other."""
+        found = [
+            {(row.path, place): row for place, row in _numbered(self._rows(options, phase))} for phase in dict.fromkeys(phases)
+        ]
+        decode, prefill = found[0], found[-1]
+        terms = []
+        for key in {**prefill, **decode}:
+            row = prefill.get(key) or decode[key]
+            costs = [quantity(side[key].op.cost) if key in side else ZERO for side in (decode, prefill)]
+            if costs[0] != 0 or costs[1] != 0:
+                terms.append(Term(row.path, row.times, costs[0], costs[1], row.binding, row.source))
+        return tuple(terms)
+
+    def ledger_rows(self, new_tokens: int = 1, context: int = 1, batch: int = 1, **options: Any) -> list[dict[str, Any]]:
+        """The rows of `ledger` as plain dicts."""
+        chosen = Options().with_(LEDGER_OPTIONS, options)
+        self.flops.check(new_tokens=new_tokens, context=context, batch=batch)
+        precision = chosen.as_precision("weights")
+        letters = {B: batch, T: new_tokens, S: context}
+        rows = self._rows(chosen, Phase.DECODE if new_tokens == 1 else Phase.PREFILL)
+        return [_numbers(row, precision, letters) for row in rows]
+
+    def ledger(self, new_tokens: int = 1, context: int = 1, batch: int = 1, **options: Any) -> pd.DataFrame:
+        """One row for each op of one pass: parameters, FLOPs and bytes together, over all layers of its group.
+
+        `params`, `flops`, `weight_bytes` (stored), `cache_bytes` (kept) and `bytes_moved` sum to the quantities of
+        the same name. `bytes_moved` = `weight_bytes_moved` + `activation_bytes` + `cache_bytes_moved`; vector ops
+        stay out of `flops` and have `vector_flops`. Options: attention, logits, algorithm, precision, mtp, images.
+
+        >>> import costmodel as cm
+        >>> gpt2 = cm.load("gpt2")
+        >>> int(gpt2.ledger(new_tokens=1, context=1024)["flops"].sum()) == gpt2.flops(new_tokens=1, context=1024)
+        True
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.ledger_rows(new_tokens, context, batch, **options))
+
+    # quantities
+
+    @cached_property
+    def params(self) -> Params:
+        """Parameter counts, and the formulas behind them."""
+        return Params(self._count)
+
+    def _count(self, name: str) -> Formula:
+        return self._formula(f"params.{name}", "parameters", lambda options: self._count_terms(name))
+
+    def _count_terms(self, name: str) -> tuple[Term, ...]:
+        """The rows' parameters that a count includes."""
+        options = Options(mtp=self._mtp_modules() if name == "mtp" else 0)
+        if name == "active":
+            return self._terms(options, lambda cost: cost.active, ONE_PHASE)
+        if name == "routed_experts":
+            return self._terms(
+                options, lambda cost: replace(cost, weights=tuple(w for w in cost.weights if _routed(w))).params, ONE_PHASE
+            )
+        stored = self._terms(options, lambda cost: cost.params, ONE_PHASE)
+        table = tuple(term for term in stored if term.path == TOKEN_TABLE)
+        if name == "active_with_embedding":
+            active = self._count_terms("active")
+            tied = any(term.path == HEAD for term in active) and not any(term.path == HEAD for term in stored)
+            return active if tied else table + active
+        if name == "embedding":
+            return table
+        return stored if name == "total" else tuple(term for term in stored if term.path[0] == name)
+
+    def _mtp_modules(self) -> int:
+        """Multi-token-prediction modules there are."""
+        return 0
+
+    @cached_property
+    def cache_bytes(self) -> Formula:
+        """Bytes kept of `batch` sequences at `context` tokens. Options: precision (a name sets the cache), view and the engine's, mtp."""
+
+        def derive(options: Options) -> tuple[Term, ...]:
+            precision = self._precision(options, "cache")
+            view = self._paged(options.as_view(), precision)
+            return self._terms(options, lambda cost: cost.cache_bytes(precision, view), ONE_PHASE) + self._padding(view, precision)
+
+        return self._formula("cache_bytes", "bytes", derive, takes=CACHE_OPTIONS, letters=(B, S))
+
+    @cached_property
+    def flops(self) -> Formula:
+        """Tensor FLOPs of one pass of `new_tokens` tokens a sequence that ends at `context`. Options: attention, logits, algorithm, mtp, images."""
+        return self._formula("flops", "FLOP", self._flop_terms, takes=PASS_OPTIONS, letters=(B, T, S))
+
+    @cached_property
+    def prefill_flops(self) -> Formula:
+        """Tensor FLOPs of a whole prompt of `context` tokens: `flops` with T = S."""
+        return self._formula("prefill_flops", "FLOP", self._flop_terms, takes=PASS_OPTIONS, letters=(B, S), given={T: S})
+
+    @cached_property
+    def decode_flops(self) -> Formula:
+        """Tensor FLOPs of one new token a sequence at `context`: `flops` with T = 1."""
+        return self._formula("decode_flops", "FLOP", self._flop_terms, takes=PASS_OPTIONS[:-1], letters=(B, S), given={T: ONE})
+
+    def _flop_terms(self, options: Options) -> tuple[Term, ...]:
+        return self._terms(options, lambda cost: cost.flops)
+
+    @cached_property
+    def training_flops(self) -> Formula:
+        """Tensor FLOPs of one training step on `batch` sequences of `context` tokens: forward and twice that backward.
+
+        All logits, latent attention expanded, recurrences chunked. Options: `attention`, `recompute` (`selective`
+        repeats attention's forward, `full` every forward), `mtp`, `method` (`6nd`: 6 x active parameters x tokens).
+        """
+
+        def derive(options: Options) -> tuple[Term, ...]:
+            if options.method == "6nd":
+                active = self._terms(options, lambda cost: cost.active, ONE_PHASE)
+                return tuple(replace(term, decode=6 * B * S * term.decode, prefill=6 * B * S * term.prefill) for term in active)
+            forward = options.with_(TRAINING, {"logits": "all", "algorithm": "auto"})
+            rows = self._terms(forward, lambda cost: cost.flops, ONE_PHASE)
+            again = {row.path for row in self._rows(forward, Phase.PREFILL) if options.recompute == "full" or _is_attention(row.op)}
+            return tuple(
+                replace(term, times=term.times * (4 if options.recompute != "none" and term.path in again else 3)) for term in rows
+            )
+
+        return self._formula(
+            "training_flops", "FLOP", derive, takes=("attention", "recompute", "method", "mtp"), letters=(B, S), given={T: S}
+        )
+
+    @cached_property
+    def weight_bytes(self) -> Formula:
+        """Bytes of all stored weights, block scales included. Options: precision (a name sets weights and experts), mtp (modules stored too)."""
+
+        def derive(options: Options) -> tuple[Term, ...]:
+            precision = self._precision(options, "weights")
+            return self._terms(options, lambda cost: cost.weight_bytes(precision), ONE_PHASE)
+
+        return self._formula("weight_bytes", "bytes", derive, takes=("precision", "mtp"))
+
+    @cached_property
+    def bytes_moved(self) -> Formula:
+        """Bytes one pass reads and writes: weights (of routed experts the expected distinct ones), activations, cache.
+
+        Each tensor once; what a kernel keeps on chip is not counted. Options: precision, attention, logits, algorithm, mtp, images.
+        """
+
+        def derive(options: Options) -> tuple[Term, ...]:
+            precision = self._precision(options, "weights")
+            return self._terms(options, lambda cost: cost.bytes_moved(precision))
+
+        return self._formula("bytes_moved", "bytes", derive, takes=("precision", *PASS_OPTIONS), letters=(B, T, S))
+
+
+class Params:
+    """Parameter counts as exact ints; `formula(name)` gives the Formula behind each.
+
+    `total` every trained tensor, tied tables once, towers included; `active` those used for one token of text, the
+    input table left out unless it is the head; `active_with_embedding` adds it back; `embedding` the token table;
+    `routed_experts`; `vision` tower and projector; `mtp` the own tensors of the multi-token-prediction modules.
+    """
+
+    NAMES: ClassVar = ("total", "active", "active_with_embedding", "embedding", "routed_experts", "vision", "mtp")
+
+    total: int
+    active: int
+    active_with_embedding: int
+    embedding: int
+    routed_experts: int
+    vision: int
+    mtp: int
+
+    def __init__(self, count: Callable[[str], Formula]) -> None:
+        self._count = count
+        self._formulas: dict[str, Formula] = {}
+
+    def formula(self, name: str) -> Formula:
+        """The Formula of one of the counts."""
+        if name not in self.NAMES:
+            raise CostModelError(f"no parameter count {shown(name)}; {did_you_mean(name, self.NAMES)}")
+        if name not in self._formulas:
+            self._formulas[name] = self._count(name)
+        return self._formulas[name]
+
+    def __getattr__(self, name: str) -> int:
+        if name not in self.NAMES:
+            raise AttributeError(f"parameter counts have no {name!r}; {did_you_mean(name, self.NAMES)}")
+        value = int(self.formula(name)())
+        setattr(self, name, value)
+        return value
+
+    def as_dict(self) -> dict[str, int]:
+        """All counts by name."""
+        return {name: getattr(self, name) for name in self.NAMES}
+
+    def __repr__(self) -> str:
+        return f"Params({', '.join(f'{name}={value:,}' for name, value in self.as_dict().items())})"
+
+
+def _routed(weight: Weight) -> bool:
+    """Of the matrices a layer stores, a token uses some: those of routed experts."""
+    return weight.active not in (weight.copies, ZERO) and weight.copies not in (ZERO, ONE)
+
+
+def _is_attention(op: Op) -> bool:
+    return op.kind == "attend"
+
+
+def _numbered(rows: tuple[Row, ...]) -> Iterator[tuple[int, Row]]:
+    """Rows with their place among rows of the same path, so that equal names stay apart."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        yield seen[row.path], row
+        seen[row.path] += 1
+
+
+def _numbers(row: Row, precision: Precision, letters: dict[Symbol, int]) -> dict[str, Any]:
+    """A ledger row's numbers."""
+    cost = row.op.cost
+
+    def value(expr: Expr) -> int | float:
+        return row.times * evaluate(expr, {**letters, **bound_values(row.binding, letters)})
+
+    weights, activations, kept = (
+        cost.weight_bytes_moved(precision),
+        cost.activation_bytes(precision),
+        cost.cache_bytes_moved(precision),
+    )
+    return {
+        "group": row.group,
+        "layers": row.layers,
+        "block": row.block,
+        "op": row.op.name,
+        "kind": row.op.kind,
+        "algorithm": row.op.algorithm,
+        "params": value(cost.params),
+        "flops": value(cost.flops),
+        "weight_bytes": value(cost.weight_bytes(precision)),
+        "activation_bytes": value(activations),
+        "cache_bytes": value(cost.cache_bytes(precision)),
+        "vector_flops": value(cost.vector_flops),
+        "weight_bytes_moved": value(weights),
+        "cache_bytes_moved": value(kept),
+        "bytes_moved": value(weights) + value(activations) + value(kept),
+    }
