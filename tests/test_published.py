@@ -1,0 +1,431 @@
+"""Figures that papers, model reports and books print, against ours.
+
+`published.json` holds the figures; `FIGURES` says how to ask costmodel for each. A figure is computed from an
+architecture alone: a preset, or one built here from the shape the source gives. What a test adds is unit conversion
+and the source's own throughput, token count or hardware rate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+import costmodel as cm
+
+HERE = Path(__file__).parent
+ROWS: dict[str, dict[str, Any]] = {row["id"]: row for row in json.loads((HERE / "published.json").read_text())["figures"]}
+FULL_LIST = HERE.parents[1] / "shared" / "truth" / "published.json"
+
+KIB, GIB = 1024, 1 << 30
+DAY = 86_400
+ELEMENTS = cm.Precision(cache=1)
+"""At one byte an element, cache bytes are cache elements."""
+
+
+# architectures without a preset
+
+
+def model(
+    hidden: int, vocab: int, *layers: cm.LayerGroup, tied: bool = False, positions: int | None = None,
+    norm: cm.Norm | None = None, mtp: cm.MultiTokenPrediction | None = None,
+) -> cm.Architecture:  # fmt: skip
+    return cm.Architecture(
+        name="published", title="Published", maker="see published.json", source="see published.json", hidden_size=hidden,
+        vocab_size=vocab, tie_word_embeddings=tied, position_embeddings=positions, norm=norm or cm.Norm(), layers=layers, mtp=mtp,
+    )  # fmt: skip
+
+
+def llama(
+    layers: int, hidden: int, heads: int, kv_heads: int, ff: int, vocab: int, *, head_dim: int | None = None,
+    tied: bool = False, qkv_bias: bool = False, qk_norm: Literal["head"] | None = None,
+) -> cm.Architecture:  # fmt: skip
+    """Gated feed-forward, RMSNorm, rope."""
+    mixer = cm.GQA(
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim or hidden // heads,
+        qkv_bias=qkv_bias, qk_norm=qk_norm,
+    )  # fmt: skip
+    group = cm.LayerGroup(name="layers", count=layers, mixer=mixer, feed_forward=cm.MLP(intermediate_size=ff))
+    return model(hidden, vocab, group, tied=tied)
+
+
+def gpt(
+    layers: int, hidden: int, heads: int, vocab: int = 50_257, *,
+    positions: int | None = 1024, tied: bool = True, qkv_bias: bool = True,
+) -> cm.Architecture:  # fmt: skip
+    """Plain feed-forward four times as wide, LayerNorm, biases, learned positions."""
+    mixer = cm.GQA(
+        num_attention_heads=heads, num_key_value_heads=heads, head_dim=hidden // heads, rotary_dim=0, qkv_bias=qkv_bias, o_bias=True
+    )
+    feed_forward = cm.MLP(intermediate_size=4 * hidden, gated=False, activation="gelu_tanh", bias=True)
+    group = cm.LayerGroup(name="layers", count=layers, mixer=mixer, feed_forward=feed_forward)
+    return model(hidden, vocab, group, tied=tied, positions=positions, norm=cm.Norm(kind="layernorm", bias=True))
+
+
+def attention(layers: int, heads: int, kv_heads: int, head_dim: int) -> cm.Architecture:
+    """Attention layers alone, for figures of the cache."""
+    mixer = cm.GQA(num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim)
+    return model(heads * head_dim, 1, cm.LayerGroup(name="layers", count=layers, mixer=mixer))
+
+
+def windowed(windowed_layers: int, full_layers: int, heads: int, head_dim: int, window: int) -> cm.Architecture:
+    """Multi-head attention, most of it in a sliding window."""
+    full = cm.GQA(num_attention_heads=heads, num_key_value_heads=heads, head_dim=head_dim)
+    local = cm.GQA(num_attention_heads=heads, num_key_value_heads=heads, head_dim=head_dim, sliding_window=window)
+    return model(
+        heads * head_dim, 1,
+        cm.LayerGroup(name="local", count=windowed_layers, mixer=local),
+        cm.LayerGroup(name="global", count=full_layers, mixer=full),
+    )  # fmt: skip
+
+
+def deepseek_v2(*, lite: bool = False) -> cm.Architecture:
+    mixer = cm.MLA(
+        num_attention_heads=16 if lite else 128, q_lora_rank=None if lite else 1536,
+        kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128,
+    )  # fmt: skip
+    experts = cm.MoE(
+        num_experts=64 if lite else 160, num_experts_per_tok=6, moe_intermediate_size=1408 if lite else 1536, num_shared_experts=2
+    )
+    dense = cm.MLP(intermediate_size=10_944 if lite else 12_288)
+    return model(
+        2048 if lite else 5120, 102_400,
+        cm.LayerGroup(name="dense", count=1, mixer=mixer, feed_forward=dense),
+        cm.LayerGroup(name="moe", count=26 if lite else 59, mixer=mixer, feed_forward=experts),
+    )  # fmt: skip
+
+
+def gpt_oss(layers: int, experts: int) -> cm.Architecture:
+    """Every second layer sees 128 tokens; sinks, and biases everywhere."""
+    full = cm.GQA(num_attention_heads=64, num_key_value_heads=8, head_dim=64, qkv_bias=True, o_bias=True, sinks=True)
+    local = cm.GQA(**full.model_dump(exclude={"sliding_window"}), sliding_window=128)
+    moe = cm.MoE(num_experts=experts, num_experts_per_tok=4, moe_intermediate_size=2880, router_bias=True, expert_bias=True)
+    return model(
+        2880, 201_088,
+        cm.LayerGroup(name="local", count=layers // 2, mixer=local, feed_forward=moe),
+        cm.LayerGroup(name="global", count=layers // 2, mixer=full, feed_forward=moe),
+    )  # fmt: skip
+
+
+def glm_45() -> cm.Architecture:
+    mixer = cm.GQA(num_attention_heads=96, num_key_value_heads=8, head_dim=128, rotary_dim=64, qk_norm="head", qkv_bias=True)
+    experts = cm.MoE(
+        num_experts=160, num_experts_per_tok=8, moe_intermediate_size=1536, num_shared_experts=1, score_correction_bias=True
+    )
+    return model(
+        5120, 151_552,
+        cm.LayerGroup(name="dense", count=3, mixer=mixer, feed_forward=cm.MLP(intermediate_size=12_288)),
+        cm.LayerGroup(name="moe", count=89, mixer=mixer, feed_forward=experts),
+        mtp=cm.MultiTokenPrediction(modules=1, layer="moe"),
+    )  # fmt: skip
+
+
+def qwen3_235b() -> cm.Architecture:
+    mixer = cm.GQA(num_attention_heads=64, num_key_value_heads=4, head_dim=128, qk_norm="head")
+    experts = cm.MoE(num_experts=128, num_experts_per_tok=8, moe_intermediate_size=1536)
+    return model(4096, 151_936, cm.LayerGroup(name="moe", count=94, mixer=mixer, feed_forward=experts))
+
+
+def qwen35_397b() -> cm.Architecture:
+    """Three Gated DeltaNet layers to one of gated attention."""
+    linear = cm.GatedDeltaNet(
+        linear_num_key_heads=16, linear_num_value_heads=64, linear_key_head_dim=128, linear_value_head_dim=128,
+        linear_conv_kernel_dim=4,
+    )  # fmt: skip
+    full = cm.GQA(num_attention_heads=32, num_key_value_heads=2, head_dim=256, rotary_dim=64, qk_norm="head", output_gate=True)
+    experts = cm.MoE(
+        num_experts=512, num_experts_per_tok=10, moe_intermediate_size=1024, num_shared_experts=1, shared_expert_gate=True
+    )
+    return model(
+        4096, 248_320,
+        cm.LayerGroup(name="deltanet", count=45, mixer=linear, feed_forward=experts),
+        cm.LayerGroup(name="attention", count=15, mixer=full, feed_forward=experts),
+    )  # fmt: skip
+
+
+def glm_5() -> cm.Architecture:
+    """Its latent attention alone: the indexer beside it is not modelled, and the gallery leaves it out."""
+    mixer = cm.MLA(
+        num_attention_heads=64, q_lora_rank=2048, kv_lora_rank=512, qk_nope_head_dim=192, qk_rope_head_dim=64, v_head_dim=256
+    )
+    return model(6144, 154_880, cm.LayerGroup(name="layers", count=78, mixer=mixer))
+
+
+def one_moe_layer() -> cm.Architecture:
+    experts = cm.MoE(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=1792)
+    return model(7168, 1, cm.LayerGroup(name="layers", count=1, feed_forward=experts))
+
+
+def scaling_book_18b() -> cm.Architecture:
+    return llama(64, 4096, 32, 8, 16_384, 32_128, head_dim=256, tied=True)
+
+
+def qwen25_72b() -> cm.Architecture:
+    return llama(80, 8192, 64, 8, 29_568, 152_064, qkv_bias=True)
+
+
+def palm_540b() -> cm.Architecture:
+    return llama(118, 18_432, 48, 1, 73_728, 256_000, head_dim=256, tied=True)
+
+
+def kipply_52b() -> cm.Architecture:
+    return gpt(64, 8192, 64, positions=None)
+
+
+GPT3_175B = (96, 12_288, 96, 51_200)
+MEGATRON_22B = (48, 6144, 64, 51_200)
+MT_NLG_530B = (105, 20_480, 128, 51_200)
+
+
+# ways to ask
+
+
+def per_token(architecture: cm.Architecture | str, **options: Any) -> float:
+    """Cache bytes of one token: windows hold it in full."""
+    loaded = cm.load(architecture) if isinstance(architecture, str) else architecture
+    return float(loaded.cache_bytes(context=1, **options))
+
+
+def ledger(architecture: cm.Architecture, column: str, rows: str, **workload: Any) -> float:
+    """The sum of a ledger column over some rows."""
+    return float(architecture.ledger(**workload).query(rows)[column].sum())
+
+
+def head(architecture: cm.Architecture) -> int:
+    """Parameters of an output head of its own."""
+    return int(ledger(architecture, "params", "op == 'lm_head'"))
+
+
+def six_nd(architecture: cm.Architecture) -> float:
+    """6 FLOPs for each active parameter: training FLOPs of one token."""
+    return float(architecture.training_flops(context=1, method="6nd"))
+
+
+def over_6nd(layers: int, hidden: int, nominal: float) -> float:
+    """Training FLOPs of the layers (no embedding, no logits) over 6ND with the nominal N."""
+    flops = gpt(layers, hidden, hidden // 128, 32_000).training_flops.having(attention="full").parts["layers"]
+    return float(flops(context=2048) / (6 * nominal * 2048))
+
+
+def attention_meets_one_projection(architecture: cm.Architecture) -> float:
+    """The context at which scores and values over all pairs cost as much as q_proj."""
+    block = architecture.prefill_flops.having(attention="full").parts["layers"].parts["gqa"]
+    (context,) = cm.crossover(block.parts["attention"], block.parts["q_proj"], over="context")
+    return context
+
+
+def active_share(architecture: cm.Architecture, *, with_embedding: bool = False) -> float:
+    params = architecture.params
+    return 100 * (params.active_with_embedding if with_embedding else params.active) / params.total
+
+
+def without_embedding(architecture: cm.Architecture) -> int:
+    """Parameters of the text model without token table and head."""
+    params = architecture.params
+    return params.total - params.vision - params.embedding - head(architecture)
+
+
+def glm_total(architecture: cm.Architecture) -> int:
+    """As GLM counts: without token table and head, with the multi-token-prediction module."""
+    return without_embedding(architecture) + architecture.params.mtp
+
+
+def many_heads(heads: int) -> cm.Architecture:
+    """Kimi K2 with another number of attention heads."""
+    data = cm.load("kimi-k2").model_dump()
+    for group in data["layers"]:
+        group["mixer"]["num_attention_heads"] = heads
+    return cm.Architecture.model_validate(data)
+
+
+def last_token_scores(heads: int) -> float:
+    """FLOPs of the scores and values of the token at 128k, keys and values of the cache taken as expanded."""
+    return ledger(many_heads(heads), "flops", "kind == 'attend'", new_tokens=1, context=131_072, algorithm="expanded")
+
+
+def head_growth() -> float:
+    """Extra FLOPs in percent of 128 heads instead of 64, everything linear held at twice the published 32.6 B."""
+    linear = 2 * 32.6e9
+    return 100 * ((last_token_scores(128) + linear) / (last_token_scores(64) + linear) - 1)
+
+
+FIGURES: dict[str, Callable[[], float]] = {
+    # DeepSeek: ISCA 2025, V2, V3, FlashMLA
+    "isca-kv-v3": lambda: per_token("deepseek-v3") / 1e3,
+    "isca-kv-qwen72": lambda: per_token(qwen25_72b()) / 1e3,
+    "isca-kv-405": lambda: per_token("llama-3.1-405b") / 1e3,
+    "isca-kv-mult-qwen": lambda: per_token(qwen25_72b()) / per_token("deepseek-v3"),
+    "isca-flops-v3": lambda: cm.load("deepseek-v3").training_flops(context=4096) / 4096 / 1e9,
+    "v2-kv-v2bar": lambda: per_token(deepseek_v2(), precision=cm.Precision(cache=0.75)) / 1e3,
+    "v2-abl-small-mha": lambda: per_token(attention(27, 16, 16, 128), precision=ELEMENTS) / 1e3,
+    "v2-abl-small-mla": lambda: per_token(deepseek_v2(lite=True), precision=ELEMENTS) / 1e3,
+    "v2-total": lambda: deepseek_v2().params.total / 1e9,
+    "v2-active": lambda: deepseek_v2().params.active / 1e9,
+    "v2lite-total": lambda: deepseek_v2(lite=True).params.total / 1e9,
+    "v3-active": lambda: cm.load("deepseek-v3").params.active / 1e9,
+    "fm-656": lambda: per_token("deepseek-v3", precision="fp8_ds_mla") / cm.load("deepseek-v3").depth,
+    # Kimi K2
+    "k2-active": lambda: cm.load("kimi-k2").params.active_with_embedding / 1e9,
+    "k2-83": head_growth,
+    # Gemma 3: table 1 counts the projector with the embedding
+    "g3-nonemb-1b": lambda: without_embedding(cm.load("gemma-3-1b")) / 1e6,
+    "g3-nonemb-12b": lambda: without_embedding(cm.load("gemma-3-12b")) / 1e6,
+    "g3-nonemb-27b": lambda: without_embedding(cm.load("gemma-3-27b")) / 1e6,
+    "g3-emb-1b": lambda: cm.load("gemma-3-1b").params.embedding / 1e6,
+    "g3-vision": lambda: ledger(cm.load("gemma-3-27b"), "params", "group == 'vision' and block != 'projector'") / 1e6,
+    "g3-raw-27b": lambda: ledger(cm.load("gemma-3-27b"), "weight_bytes", "group != 'vision'") / 1e9,
+    # Qwen3-Next, and what InferSim says of Qwen3
+    "qn-nonemb": lambda: without_embedding(cm.load("qwen3-next-80b-a3b")) / 1e9,
+    "qn-hf": lambda: cm.load("qwen3-next-80b-a3b").weight_bytes(mtp=1) / GIB,
+    "inf-attn": lambda: ledger(cm.load("qwen3-30b-a3b"), "flops", "kind == 'attend'", context=5120) / 1e9,
+    "inf-proj": lambda: ledger(cm.load("qwen3-30b-a3b"), "flops", "block == 'gqa' and kind == 'linear'", context=5120) / 1e9,
+    # caches of long contexts
+    "jamba-kv-mistral-7b": lambda: llama(32, 4096, 32, 8, 14_336, 32_000).cache_bytes(context=1 << 18) / GIB,
+    "jamba-kv-mixtral-8x7b": lambda: cm.load("mixtral-8x7b").cache_bytes(context=1 << 18) / GIB,
+    "jamba-kv-llama-3.1-70b": lambda: cm.load("llama-3.1-70b").cache_bytes(context=1 << 18) / GIB,
+    "hf31-70B-1k": lambda: cm.load("llama-3.1-70b").cache_bytes(context=1024) / GIB,
+    # of 64 layers that share keys and values in pairs, 32 keep them
+    "hyl-kv": lambda: 100 * (1 - per_token(attention(32, 80, 8, 80)) / per_token(attention(64, 80, 80, 80))),
+    # gpt-oss
+    "oss-120b-mlp": lambda: ledger(gpt_oss(36, 128), "params", "block == 'moe'") / 1e9,
+    "oss-120b-embed+unembed": lambda: (gpt_oss(36, 128).params.embedding + head(gpt_oss(36, 128))) / 1e9,
+    "oss-120b-active": lambda: gpt_oss(36, 128).params.active / 1e9,
+    "oss-120b-total": lambda: gpt_oss(36, 128).params.total / 1e9,
+    "oss-120b-ckpt": lambda: gpt_oss(36, 128).weight_bytes(precision="mxfp4") / GIB,
+    "oss-20b-attention": lambda: ledger(gpt_oss(24, 32), "params", "block == 'gqa'") / 1e9,
+    "oss-20b-total": lambda: gpt_oss(24, 32).params.total / 1e9,
+    # totals of other models
+    "glm45-total": lambda: glm_total(glm_45()) / 1e9,
+    "llada-ne": lambda: without_embedding(llama(32, 4096, 32, 32, 12_288, 126_464)) / 1e9,
+    "llada-t": lambda: llama(32, 4096, 32, 32, 12_288, 126_464).params.total / 1e9,
+    # LLMs-from-scratch
+    "rasbt-gqa-mha": lambda: attention(32, 32, 32, 128).cache_bytes(context=32_768) / 1e9,
+    "rasbt-mla-gqa": lambda: attention(48, 24, 6, 86).cache_bytes(context=8192) / 1e9,
+    "rasbt-swa-mha": lambda: windowed(27, 5, 32, 128, 1024).cache_bytes(context=32_768) / 1e9,
+    "rasbt-moe-exp": lambda: one_moe_layer().params.routed_experts / 8,
+    "rasbt-moe-router": lambda: ledger(one_moe_layer(), "params", "op == 'router'"),
+    "rasbt-moe-tot": lambda: ledger(one_moe_layer(), "params", "block == 'moe'"),
+    "rasbt-moe-act": lambda: one_moe_layer().params.formula("active").parts["layers"].parts["moe"](),
+    "rasbt-gpt2-124M": lambda: gpt(12, 768, 12, tied=False, qkv_bias=False).params.total,
+    "rasbt-gpt2-355M": lambda: gpt(24, 1024, 16, tied=False, qkv_bias=False).params.total,
+    "rasbt-gpt2-774M": lambda: gpt(36, 1280, 20, tied=False, qkv_bias=False).params.total,
+    "rasbt-gpt2-774M-tied": lambda: gpt(36, 1280, 20, qkv_bias=False).params.total,
+    "rasbt-gpt2-1558M-tied": lambda: gpt(48, 1600, 25, qkv_bias=False).params.total,
+    "rasbt-llama2-7b": lambda: llama(32, 4096, 32, 32, 11_008, 32_000).params.total,
+    "rasbt-llama3-8b": lambda: cm.load("llama-3.1-8b").params.total,
+    "rasbt-llama32-1b": lambda: llama(16, 2048, 32, 8, 8192, 128_256, tied=True).params.total,
+    "rasbt-qwen3-06b": lambda: llama(28, 1024, 16, 8, 3072, 151_936, head_dim=128, tied=True, qk_norm="head").params.total,
+    "rasbt-gemma3-270m": lambda: cm.load("gemma-3-270m").params.total,
+    "rasbt-qwen3-30b": lambda: cm.load("qwen3-30b-a3b").params.total,
+    # LLM Architecture Gallery: cache of a token, and the share of parameters that are active
+    "gal-gpt-2-xl": lambda: per_token(gpt(48, 1600, 25)) / KIB,
+    "gal-llama-3.2-1b": lambda: per_token(llama(16, 2048, 32, 8, 8192, 128_256, tied=True)) / KIB,
+    "gal-olmo-2-7b": lambda: per_token(attention(32, 32, 32, 128)) / KIB,
+    "gal-deepseek-v3": lambda: per_token("deepseek-v3") / KIB,
+    "gal-gemma-3-27b": lambda: per_token("gemma-3-27b") / KIB,
+    "gal-llama-4-maverick": lambda: per_token(attention(48, 40, 8, 128)) / KIB,
+    "gal-qwen3-32b": lambda: per_token(llama(64, 5120, 64, 8, 25_600, 151_936, head_dim=128, qk_norm="head")) / KIB,
+    "gal-smollm3-3b": lambda: per_token(llama(36, 2048, 16, 4, 11_008, 128_256, tied=True)) / KIB,
+    "gal-glm-4.5": lambda: per_token(glm_45()) / KIB,
+    "gal-gpt-oss-120b": lambda: per_token(gpt_oss(36, 128)) / KIB,
+    "gal-gpt-oss-20b": lambda: per_token(gpt_oss(24, 32)) / KIB,
+    "gal-gemma-3-270m": lambda: per_token("gemma-3-270m") / KIB,
+    "gal-minimax-m2": lambda: per_token(attention(62, 48, 8, 128)) / KIB,
+    "gal-olmo-3-7b": lambda: per_token(attention(32, 32, 32, 128)) / KIB,
+    "gal-glm-5-744b": lambda: per_token(glm_5()) / KIB,
+    "gal-phi-4-14b": lambda: per_token(llama(40, 5120, 40, 10, 17_920, 100_352)) / KIB,
+    "gal-qwen3.5-397b": lambda: qwen35_397b().cache_bytes.parts["attention"](context=1) / KIB,
+    "gal-sarvam-30b": lambda: per_token(attention(19, 64, 4, 64)) / KIB,
+    "gal-act-deepseek-v3": lambda: active_share(cm.load("deepseek-v3")),
+    "gal-act-qwen3-235b-a22b": lambda: active_share(qwen3_235b(), with_embedding=True),
+    "gal-act-glm-4.5": lambda: 100 * (glm_45().params.active - head(glm_45())) / glm_total(glm_45()),
+    # How to Scale Your Model
+    "sb-kv70": lambda: per_token("llama-3.1-70b", precision="int8") / KIB,
+    "sb-l2-13b-kv": lambda: llama(40, 5120, 40, 40, 13_824, 32_000).cache_bytes(context=8192) / 1e9,
+    "sb-wp1": lambda: scaling_book_18b().params.total / 1e9,
+    "sb-l70-days": lambda: six_nd(cm.load("llama-3.1-70b")) * 15e12 / (8960 * 4.59e14 * 0.4) / DAY,
+    # four equal projections grow with T, attention with T^2: they meet at four times the crossing with one of them
+    "sb-tf-q5": lambda: 4 * attention_meets_one_projection(llama(1, 4096, 32, 32, 16_384, 32_000)),
+    # Transformer Inference Arithmetic
+    "kip-kv": lambda: per_token(kipply_52b()),
+    "kip-kvflops": lambda: ledger(kipply_52b(), "flops", "op in ('k_proj', 'v_proj')"),
+    "kip-flops": lambda: ledger(kipply_52b(), "flops", "group == 'layers' and kind == 'linear'"),
+    "kip-fwd": lambda: ledger(kipply_52b(), "weight_bytes", "group == 'layers' and kind == 'linear'") / 1.5e12 * 1e3,
+    # training: Llama 3, PaLM, Megatron, Chinchilla
+    "llama31-405": lambda: six_nd(cm.load("llama-3.1-405b")) * 15.6e12,
+    "palm-mfu0": lambda: 100 * six_nd(palm_540b()) * 238.3e3 / (6144 * 275e12),
+    "palm-mtnlg": lambda: (
+        100 * gpt(*MT_NLG_530B, positions=2048).training_flops(context=2048, attention="full") / 2048 * 65.43e3 / (2240 * 312e12)
+    ),
+    "meg-iter": lambda: (
+        gpt(*GPT3_175B, positions=2048).training_flops(batch=1536, context=2048, attention="full", recompute="full")
+        / (1024 * 32 * 1e12)
+    ),
+    # every forward twice: 8 instead of 6
+    "meg-days-gpt3": lambda: 8 / 6 * six_nd(gpt(*GPT3_175B, positions=2048)) * 300e9 / (1024 * 140e12) / DAY,
+    "chin-552": lambda: over_6nd(24, 1280, 552e6),
+    "chin-1600": lambda: over_6nd(28, 2048, 1600e6),
+    "chin-6800": lambda: over_6nd(40, 3584, 6800e6),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_published_figure(name: str) -> None:
+    row = ROWS[name]
+    ours = FIGURES[name]()
+    assert ours == pytest.approx(row["value"], rel=row["tol_rel"], abs=0), (
+        f"{row['model']}, {row['quantity']} ({row['inputs']}): {ours:.6g} instead of {row['value']:.6g} {row['unit']}. "
+        f"Convention: {row['convention'] or 'as printed'}. Source: {row['source']}"
+    )
+
+
+def test_every_row_is_reproduced() -> None:
+    assert set(ROWS) == set(FIGURES)
+    assert len(FIGURES) >= 60
+    assert all(row["source"] and row["tol_rel"] > 0 for row in ROWS.values())
+
+
+def test_training_throughput() -> None:
+    """DeepSeek-V3: 272.80 B tokens a day on 2048 H800 are the published 385 TFLOP/s of each, causal. ISCA 2025, table 4."""
+    flops_per_token = cm.load("deepseek-v3").training_flops(context=4096) / 4096
+    assert flops_per_token * 272.80e9 / DAY / 2048 / 1e12 == pytest.approx(385, rel=0.01)
+
+
+@pytest.mark.parametrize(("shape", "ours", "printed"), [(MEGATRON_22B, 1.0173, 43.7 / 41.5), (MT_NLG_530B, 1.0055, 57.0 / 56.0)])
+def test_selective_recomputation_in_megatron(shape: tuple[int, int, int, int], ours: float, printed: float) -> None:
+    """Hardware over model FLOPs. Not a figure of ours: arXiv 2205.05198, equation 8, adds 12 B L s^2 h for attention's
+    repeated forward, which is 4 B L s^2 h by its own section on FLOPs; Megatron-LM's README follows it."""
+    training = gpt(*shape, positions=2048).training_flops.having(attention="full")
+    whole, scores = training(context=2048), training.parts["layers"].parts["gqa"].parts["attention"](context=2048)
+    assert training(context=2048, recompute="selective") / whole == pytest.approx(ours, abs=5e-5)
+    assert (whole + scores) / whole == pytest.approx(printed, rel=0.003)
+
+
+def test_what_128_heads_cost_kimi_k2() -> None:
+    """Kimi K2 report: 128 heads instead of 64 cost 83 % more inference FLOPs at 128k. It depends on what is held still."""
+    few, many = many_heads(64), many_heads(128)
+    assert few.params.total == cm.load("kimi-k2").params.total
+
+    # as published: scores and values of the last token over expanded keys; everything linear held still
+    assert head_growth() == pytest.approx(83.4, abs=0.05)
+
+    # the projections grow with the heads; the new token expands its own latent alone, those of the cache stand expanded
+    linear_few, linear_many = (ledger(k2, "flops", "kind != 'attend'", new_tokens=1, context=131_072) for k2 in (few, many))
+    grown = (last_token_scores(128) + linear_many) / (last_token_scores(64) + linear_few) - 1
+    assert 100 * grown == pytest.approx(86.5, abs=0.05)
+
+    # everything grows, and decode attends in the latent, as engines do
+    served = many.decode_flops(context=131_072) / few.decode_flops(context=131_072) - 1
+    assert 100 * served == pytest.approx(95.5, abs=0.05)
+
+
+@pytest.mark.skipif(not FULL_LIST.exists(), reason="the full list of figures lies outside the project")
+def test_rows_are_as_collected() -> None:
+    collected = {row["id"]: row for row in json.loads(FULL_LIST.read_text())["figures"]}
+    for name, row in ROWS.items():
+        assert collected[name]["status"] == "yes", name
+        for field in ("value", "unit", "tol_rel"):
+            assert row[field] == collected[name][field], (name, field)
