@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from costmodel.architecture import Architecture, LayerGroup, MultiTokenPrediction, Reference, VisionTower
+    from costmodel.architecture import Architecture, MultiTokenPrediction, Reference
     from costmodel.blocks import GQA, MLA, MLP, GatedDeltaNet, MoE, Norm
     from costmodel.catalog import load, presets
     from costmodel.comparison import compare, diff
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from costmodel.errors import CostModelError, UnsupportedArchitecture
     from costmodel.families import family
     from costmodel.formula import Formula
+    from costmodel.layers import LayerGroup
     from costmodel.reporting import report
+    from costmodel.towers import VisionTower
     from costmodel.workload import Precision
 
 _HOME = {
-    "architecture": ("Architecture", "LayerGroup", "MultiTokenPrediction", "Reference", "VisionTower"),
+    "architecture": ("Architecture", "MultiTokenPrediction", "Reference"),
     "blocks": ("GQA", "MLA", "MLP", "GatedDeltaNet", "MoE", "Norm"),
     "catalog": ("load", "presets"),
     "comparison": ("compare", "diff"),
@@ -29,7 +31,9 @@ _HOME = {
     "errors": ("CostModelError", "UnsupportedArchitecture"),
     "families": ("family",),
     "formula": ("Formula",),
+    "layers": ("LayerGroup",),
     "reporting": ("report",),
+    "towers": ("VisionTower",),
     "workload": ("Precision",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

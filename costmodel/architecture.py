@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from itertools import cycle, islice
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from sympy import Expr, Integer, Symbol
@@ -57,6 +57,9 @@ class Reference(_Frozen):
     tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     convention: Text
     source: Text
+
+    def __hash__(self) -> int:
+        return hash((self.quantity, self.value, self.source))
 
 
 class Architecture(Quantities, _Frozen):
@@ -117,6 +120,17 @@ class Architecture(Quantities, _Frozen):
                 raise ValueError(
                     f"pattern over {self.depth} layers gives {counted[wrong.name]} of {wrong.name}, but its count is {wrong.count}"
                 )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, unchecked as pydantic has it, and nothing remembered of the old numbers.
+
+        >>> import costmodel as cm
+        >>> tied = cm.load("llama-3.1-8b").model_copy(update={"tie_word_embeddings": True})
+        >>> cm.load("llama-3.1-8b").params.total - tied.params.total
+        525336576
+        """
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return cast("Self", type(self).model_construct(**(fields | dict(update or {}))))
 
     @property
     def depth(self) -> int:

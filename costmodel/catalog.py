@@ -16,6 +16,7 @@ from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_me
 from costmodel.workload import one_line
 
 MAX_FILE_BYTES = 1 << 20
+MAX_PATH = 4_096
 HERE = Path(__file__).resolve().parent
 CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
 
@@ -52,19 +53,21 @@ def load(source: str | os.PathLike[str]) -> Architecture:
     known = presets()
     if text in known:
         return _preset(text)
-    if "\0" in text or not (os.path.splitext(text)[1] or os.sep in text or os.path.exists(text)) or _looks_like_a_name(text):
-        raise CostModelError(_unknown(text, known))
-    return read(Path(text))
+    if _is_path(text):
+        return read(Path(text))
+    raise CostModelError(_unknown(text, known))
 
 
-def _looks_like_a_name(text: str) -> bool:
-    """Preset names may hold dots (`llama-3.1-8b`): such a text is a path only where a file stands there."""
-    return os.sep not in text and not text.endswith((".toml", ".json")) and not os.path.exists(text)
+def _is_path(text: str) -> bool:
+    """Preset names may hold dots (`llama-3.1-8b`): a text is a path by its ending, its separator, or a file that stands there."""
+    if "\0" in text or len(text) > MAX_PATH:
+        return False
+    return "/" in text or os.sep in text or text.endswith((".toml", ".json")) or Path(text).exists()
 
 
 def _unknown(name: str, known: list[str]) -> str:
     if any(name.lower().startswith(closed) for closed in CLOSED):
-        return f"no architecture is published for {shown(name)}, so its cost cannot be derived; see `costmodel presets` for open models"
+        return f"no architecture is published for {shown(name)}, so it cannot be derived; `costmodel presets` lists open models"
     return f"no preset {shown(name)}; {did_you_mean(name, known)}"
 
 

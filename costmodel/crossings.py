@@ -28,9 +28,9 @@ def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30
     Raises CostModelError where the units differ, a letter is missing, or the formulas are equal everywhere.
 
     >>> import costmodel as cm
-    >>> a, b = cm.load("gemma-3-27b"), cm.load("deepseek-v3")
-    >>> [round(x) for x in cm.crossover(a.cache_bytes, b.cache_bytes)]
-    [39529]
+    >>> windowed, plain = cm.load("gemma-3-27b"), cm.load("llama-3.1-8b")
+    >>> [round(x) for x in cm.crossover(windowed.cache_bytes, plain.cache_bytes)]
+    [8875]
     """
     if f.unit != g.unit:
         raise CostModelError(f"{f.name} is in {f.unit} and {g.name} in {g.unit}; compare formulas of one unit")

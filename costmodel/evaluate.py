@@ -26,7 +26,7 @@ Value = Any
 """A Python number or a float64 array of one block."""
 
 
-class distinct_experts(Function):
+class distinct_experts(Function):  # type: ignore[misc]  # sympy is untyped
     """Expected number of distinct experts that N tokens touch when each takes k of E: E (1 - (1 - k/E)^N).
 
     Routing is taken as uniform and independent. Always a float: computed as -E expm1(N log1p(-k/E)), never as a
@@ -46,7 +46,7 @@ class distinct_experts(Function):
     def fdiff(self, argindex: int = 1) -> Expr:
         from sympy import log
 
-        experts, used, tokens = self.args
+        experts, used, _ = self.args
         if argindex != 3:
             raise NotImplementedError("the expectation is differentiated over tokens only")
         return (self - experts) * log(1 - used / experts)
@@ -114,11 +114,11 @@ def walk(expr: Basic, known: dict[Basic, Value], exact: bool) -> Value:
         return found
     value: Value
     if expr.is_Integer:
-        value = int(expr)  # type: ignore[call-overload]  # sympy leaves Integer.__int__ untyped
+        value = int(expr)
     elif expr.is_Rational:
-        value = Fraction(int(expr.p), int(expr.q)) if exact else float(expr)  # type: ignore[attr-defined,arg-type]
+        value = Fraction(int(expr.p), int(expr.q)) if exact else float(expr)
     elif expr.is_Float:
-        value = float(expr)  # type: ignore[arg-type]
+        value = float(expr)
     elif isinstance(expr, Piecewise):
         value = _piecewise(expr, known, exact)
     elif isinstance(expr, (BooleanTrue, BooleanFalse)):
@@ -133,7 +133,7 @@ def walk(expr: Basic, known: dict[Basic, Value], exact: bool) -> Value:
 
 def _piecewise(expr: Piecewise, known: dict[Basic, Value], exact: bool) -> Value:
     chosen: list[tuple[Value, Value]] = []
-    for branch, condition in expr.args:  # type: ignore[misc]
+    for branch, condition in expr.args:
         holds = walk(condition, known, exact)
         if isinstance(holds, np.ndarray):
             if holds.any():
@@ -177,10 +177,10 @@ def evaluate_arrays(
     """
     scalars = {s: v if isinstance(v, (int, float)) else float(v) for s, v in values.items() if not isinstance(v, np.ndarray)}
     arrays = {s: v for s, v in values.items() if isinstance(v, np.ndarray)}
-    points = np.nditer(
+    points: Any = np.nditer(  # type: ignore[call-overload]  # the stubs know no None among operands
         [*arrays.values(), None],
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[*([["readonly"]] * len(arrays)), ["writeonly", "allocate"]],  # type: ignore[arg-type]
+        op_flags=[*([["readonly"]] * len(arrays)), ["writeonly", "allocate"]],
         op_dtypes=[np.float64] * (len(arrays) + 1),
         buffersize=BLOCK_POINTS,
         casting="same_kind",
@@ -189,6 +189,6 @@ def evaluate_arrays(
         for *block, out in points:
             known: dict[Basic, Value] = {**scalars, **dict(zip(arrays, block, strict=True))}
             if check is not None:
-                check(known)  # type: ignore[arg-type]
+                check(known)
             out[...] = walk(expr, known, exact=False)
-        return points.operands[-1]
+        return np.asarray(points.operands[-1])

@@ -12,7 +12,7 @@ from sympy import Add, Dummy, Eq, Expr, Integer, Max, Min, Piecewise, Symbol, ce
 
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import Value, evaluate, evaluate_arrays, plain, walk
-from costmodel.symbols import LETTERS, S, T, letter_named
+from costmodel.symbols import LATEX_NAMES, LETTERS, S, T, letter_named
 from costmodel.workload import Options, Phase
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Term:
     """One ledger row's share of a quantity: `times` an expression in letters, for each phase, and the letters' numbers.
 
     `path` is (group, block, op); the parts of a Formula follow it. A value of `binding` may be an expression.
+    `by_algorithm`: the phases use different algorithms, so that prefill's share does not hold for a T of 1.
     """
 
     path: tuple[str, ...]
@@ -37,6 +38,7 @@ class Term:
     prefill: Expr
     binding: Mapping[Symbol, Expr]
     source: str = ""
+    by_algorithm: bool = False
 
     def bound(self, phase: Phase) -> Expr:
         """The share with the numbers filled in."""
@@ -110,7 +112,7 @@ class Formula:
         if turn == ONE:
             return self._sum(Phase.DECODE)
         prefill = self._sum(Phase.PREFILL)
-        if all(term.decode == term.prefill for term in self.terms):
+        if all(term.decode == term.prefill or not term.by_algorithm for term in self.terms):
             return prefill
         return Piecewise((self._sum(Phase.DECODE).xreplace({turn: ONE}), Eq(turn, 1)), (prefill, True))
 
@@ -120,7 +122,7 @@ class Formula:
     @property
     def latex(self) -> str:
         """The expression as LaTeX."""
-        return latex(self.expr, mul_symbol=r"\,")  # type: ignore[no-any-return]
+        return latex(self.expr, mul_symbol=r"\,", symbol_names=LATEX_NAMES)  # type: ignore[no-any-return]
 
     @property
     def symbols(self) -> tuple[Symbol, ...]:
@@ -251,7 +253,7 @@ class Formula:
                     term.path, 1,
                     _slope(term.bound(Phase.DECODE).xreplace(given), symbol),
                     _slope(term.bound(Phase.PREFILL).xreplace(given), symbol),
-                    {}, term.source,
+                    {}, term.source, term.by_algorithm,
                 )
                 for term in self._derive(options)
             )  # fmt: skip

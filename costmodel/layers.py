@@ -43,6 +43,7 @@ class LayerGroup(BaseModel):
 
 
 def block_rows(group: str, block: Block, forward: Pass, layers: int, width: dict[Symbol, Expr]) -> Iterator[Row]:
+    """A block's rows in all layers of its group."""
     binding = width | block.binding()
     yield from (Row(group, layers, block.kind, op, layers, binding, block.source) for op in ops_of(block, forward))
 

@@ -57,7 +57,7 @@ def expert_linear(name: str, d_in: Expr, d_out: Expr, experts: Expr, used: Expr,
     """
     touched = distinct_experts(experts, used, N)
     rows = N * used
-    weights = (Weight(d_in, d_out, "experts", experts, used, touched),)
+    weights: tuple[Weight, ...] = (Weight(d_in, d_out, "experts", experts, used, touched),)
     if bias:
         weights += (Weight(ONE, d_out, "others", experts, used, touched),)
     return Op(name, "expert_linear", Cost(flops=TWO * rows * d_in * d_out, activations=rows * (d_in + d_out), weights=weights))
@@ -132,14 +132,16 @@ def visible_pairs(attention: str, phase: Phase, window: Expr | None = None) -> E
 
     >>> visible_pairs("causal", Phase.PREFILL)
     S*T - T*(T - 1)/2
-    >>> visible_pairs("causal", Phase.DECODE)
-    S
+    >>> from costmodel.symbols import W
+    >>> visible_pairs("causal", Phase.DECODE, W)
+    Min(S, W)
     """
     if attention == "full":
-        return S if phase is Phase.DECODE else T * S
-    if phase is Phase.DECODE:
-        return S if window is None else lower(S, window)
-    return T * S - T * (T - 1) / 2 if window is None else _up_to(S, window) - _up_to(S - T, window)
+        return T * S
+    if window is None:
+        return T * S - T * (T - 1) / 2
+    # the same sum; for one query it is its last term
+    return lower(S, window) if phase is Phase.DECODE else _up_to(S, window) - _up_to(S - T, window)
 
 
 def _up_to(last: Expr, window: Expr) -> Expr:

@@ -86,7 +86,7 @@ class Quantities:
             row = prefill.get(key) or decode[key]
             costs = [quantity(side[key].op.cost) if key in side else ZERO for side in (decode, prefill)]
             if costs[0] != 0 or costs[1] != 0:
-                terms.append(Term(row.path, row.times, costs[0], costs[1], row.binding, row.source))
+                terms.append(Term(row.path, row.times, costs[0], costs[1], row.binding, row.source, row.op.algorithm != ""))
         return tuple(terms)
 
     def ledger_rows(self, new_tokens: int = 1, context: int = 1, batch: int = 1, **options: Any) -> list[dict[str, Any]]:
@@ -149,7 +149,10 @@ class Quantities:
 
     @cached_property
     def cache_bytes(self) -> Formula:
-        """Bytes kept of `batch` sequences at `context` tokens. Options: precision (a name sets the cache), view and the engine's, mtp."""
+        """Bytes kept of `batch` sequences at `context` tokens.
+
+        Options: precision (a name sets the cache), view and those of the engine view, mtp.
+        """
 
         def derive(options: Options) -> tuple[Term, ...]:
             precision = self._precision(options, "cache")
@@ -160,7 +163,10 @@ class Quantities:
 
     @cached_property
     def flops(self) -> Formula:
-        """Tensor FLOPs of one pass of `new_tokens` tokens a sequence that ends at `context`. Options: attention, logits, algorithm, mtp, images."""
+        """Tensor FLOPs of one pass of `new_tokens` tokens a sequence that ends at `context`.
+
+        Options: attention, logits, algorithm, mtp, images.
+        """
         return self._formula("flops", "FLOP", self._flop_terms, takes=PASS_OPTIONS, letters=(B, T, S))
 
     @cached_property
@@ -201,7 +207,10 @@ class Quantities:
 
     @cached_property
     def weight_bytes(self) -> Formula:
-        """Bytes of all stored weights, block scales included. Options: precision (a name sets weights and experts), mtp (modules stored too)."""
+        """Bytes of all stored weights, block scales included.
+
+        Options: precision (a name sets weights and experts), mtp (modules stored too).
+        """
 
         def derive(options: Options) -> tuple[Term, ...]:
             precision = self._precision(options, "weights")
@@ -231,7 +240,7 @@ class Params:
     `routed_experts`; `vision` tower and projector; `mtp` the own tensors of the multi-token-prediction modules.
     """
 
-    NAMES: ClassVar = ("total", "active", "active_with_embedding", "embedding", "routed_experts", "vision", "mtp")
+    NAMES: ClassVar[tuple[str, ...]] = ("total", "active", "active_with_embedding", "embedding", "routed_experts", "vision", "mtp")
 
     total: int
     active: int

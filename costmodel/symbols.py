@@ -66,6 +66,10 @@ BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values
 """The same letters by field name: `BY_FIELD["batch"].symbol is B`."""
 
 
+LATEX_NAMES: dict[Symbol, str] = {d_cq: "d_{c}'", d_hR: "d_{h}^{R}", d_model: r"d_{\mathrm{model}}", n_kv: r"n_{\mathrm{kv}}"}
+"""LaTeX of the letters whose names sympy would set otherwise."""
+
+
 def letter_named(name: str) -> Letter | None:
     """The letter of a short name (`S`) or a field name (`context`), or None.
 

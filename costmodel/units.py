@@ -28,8 +28,7 @@ def _digits(value: float) -> str:
     >>> _digits(70.272), _digits(6.0), _digits(1234.5)
     ('70.27', '6', '1234')
     """
-    whole = f"{value:.0f}".lstrip("-")
-    text = f"{value:.{max(0, 4 - len(whole))}f}"
+    text = f"{value:.{max(0, 4 - len(str(int(abs(value)))))}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -64,7 +63,7 @@ def count(value: float) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A value in the words of its unit: `bytes`, `FLOP`, `parameters` and so on.
+    """A value in the words of its unit: `bytes`, `FLOP` and so on; `parameters` are plain counts.
 
     >>> quantity(70_272, "bytes"), quantity(512, "tokens")
     ('68.62 KiB', '512 tokens')
@@ -73,7 +72,7 @@ def quantity(value: float, unit: str) -> str:
         return binary_bytes(value) + unit[5:]
     if unit.startswith("FLOP"):
         return flop(value) + unit[4:]
-    return f"{count(value)} {unit}".rstrip()
+    return count(value) if unit == "parameters" else f"{count(value)} {unit}".rstrip()
 
 
 def tokens(value: int) -> str:

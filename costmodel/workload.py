@@ -217,7 +217,8 @@ def _checked(role: str, value: object) -> Role | None:
     if isinstance(value, (int, float, Fraction)) and not isinstance(value, bool) and 0 < value <= MAX_ELEMENT_BYTES:
         return value
     raise CostModelError(
-        f"{role} got {shown(value)}; give a format ({', '.join(_known(role))}) or bytes an element, more than 0 and at most {MAX_ELEMENT_BYTES}"
+        f"{role} got {shown(value)}; give a format ({', '.join(_known(role))}) "
+        f"or bytes an element, more than 0 and at most {MAX_ELEMENT_BYTES}"
     )
 
 

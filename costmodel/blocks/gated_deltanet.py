@@ -38,7 +38,8 @@ class GatedDeltaNet(Mixer):
     def _possible(self) -> Self:
         if self.linear_num_value_heads % self.linear_num_key_heads:
             raise ValueError(
-                f"linear_num_key_heads {self.linear_num_key_heads} does not divide linear_num_value_heads {self.linear_num_value_heads}"
+                f"linear_num_key_heads {self.linear_num_key_heads} does not divide "
+                f"linear_num_value_heads {self.linear_num_value_heads}"
             )
         return self
 

@@ -1,0 +1,226 @@
+"""The command line: flags, one library call, a table. Data goes to stdout, remarks to stderr; a mistake exits with 2."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from costmodel.tables import Table
+
+app = typer.Typer(
+    name="costmodel",
+    help="What an LLM architecture costs: parameters, cache, FLOPs and bytes, derived symbolically and explained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    md = "md"
+
+
+FormatOption = Annotated[
+    Format, typer.Option("--format", "-f", help="table and md read well; json and csv are exact, in base units.")
+]
+ContextOption = Annotated[str, typer.Option("--context", "-c", help="Tokens of context per sequence: 4096, 128k, 1M.")]
+BatchOption = Annotated[int, typer.Option("--batch", "-b", help="Concurrent sequences.")]
+PrecisionOption = Annotated[str, typer.Option(help="Format of weights and experts: bf16, fp8, int8, int4, mxfp4, nvfp4, q4_K ...")]
+CacheOption = Annotated[str, typer.Option("--cache-precision", help="Format of the cache: bf16, fp8, int8 ...")]
+ModelArgument = Annotated[str, typer.Argument(help="A preset name (see `costmodel presets`) or a TOML file.")]
+
+STEPS = {"params": "parameters", "active": "parameters", "cache_bytes": "bytes", "prefill_flops": "FLOP", "decode_flops": "FLOP"}
+PER_MODEL = {
+    "params_total": "parameters",
+    "params_active": "parameters",
+    "weight_bytes": "bytes",
+    "cache_bytes": "bytes",
+    "cache_bytes_engine": "bytes",
+    "cache_bytes_per_token": "bytes per token",
+    "cache_bytes_per_next_token": "bytes per token",
+    "prefill_flops": "FLOP",
+    "decode_flops": "FLOP",
+}
+
+
+def emit(tables: Sequence[Table], form: Format) -> None:
+    """Prints tables to stdout and their remarks to stderr."""
+    from costmodel.tables import as_csv, as_json, as_markdown, clean, print_tables
+
+    if form is Format.json:
+        sys.stdout.write(as_json(list(tables[0].rows) if len(tables) == 1 else {table.name: list(table.rows) for table in tables}))
+    elif form is Format.csv:
+        sys.stdout.write(as_csv(tables))
+    elif form is Format.md:
+        sys.stdout.write(as_markdown(tables))
+    else:
+        print_tables(tables)
+    for remark in dict.fromkeys(remark for table in tables for remark in table.remarks):
+        sys.stderr.write(f"note: {clean(remark)}\n")
+
+
+@app.command()
+def presets(form: FormatOption = Format.table) -> None:
+    """List the architectures that come with costmodel."""
+    from costmodel.catalog import load
+    from costmodel.catalog import presets as names
+    from costmodel.tables import Table
+
+    rows = []
+    for name in names():
+        model = load(name)
+        released = model.released.isoformat() if model.released else ""
+        params = {"params_total": model.params.total, "params_active": model.params.active}
+        rows.append({"name": name, "title": model.title, "maker": model.maker, "released": released, **params})
+    emit([Table("presets", "Presets", rows, PER_MODEL)], form)
+
+
+@app.command()
+def show(
+    model: ModelArgument,
+    context: ContextOption = "128k",
+    batch: BatchOption = 1,
+    precision: PrecisionOption = "bf16",
+    cache_precision: CacheOption = "bf16",
+    form: FormatOption = Format.table,
+) -> None:
+    """Show what one architecture costs: parameters, cache, FLOPs and bytes."""
+    from costmodel.catalog import load
+    from costmodel.summary import summary_tables
+    from costmodel.units import parse_tokens
+
+    emit(summary_tables(load(model), parse_tokens(context), batch, precision, cache_precision), form)
+
+
+@app.command()
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Two or more preset names or TOML files.")],
+    context: ContextOption = "128k",
+    batch: BatchOption = 1,
+    precision: PrecisionOption = "bf16",
+    cache_precision: CacheOption = "bf16",
+    form: FormatOption = Format.table,
+) -> None:
+    """Compare architectures at one context."""
+    from costmodel.comparison import comparison_rows
+    from costmodel.summary import COMPARISON_REMARKS
+    from costmodel.tables import Table
+    from costmodel.units import parse_tokens, tokens
+
+    length = parse_tokens(context)
+    rows = comparison_rows(models, length, batch, precision, cache_precision)
+    remarks = (*(f"{row['name']}: {row['notes']}" for row in rows if row["notes"]), *COMPARISON_REMARKS)
+    if form in (Format.table, Format.md):  # for people: a column a model
+        rows = [{"quantity": key, **{row["name"]: row[key] for row in rows}} for key in PER_MODEL]
+    emit([Table("compare", f"{batch} sequence(s) of {tokens(length)} tokens", rows, PER_MODEL, remarks)], form)
+
+
+@app.command()
+def diff(
+    a: ModelArgument,
+    b: ModelArgument,
+    context: ContextOption = "128k",
+    batch: BatchOption = 1,
+    form: FormatOption = Format.table,
+) -> None:
+    """Walk from A to B, one architecture change at a time, with what each costs."""
+    from costmodel.comparison import diff_rows
+    from costmodel.tables import Table
+    from costmodel.units import parse_tokens, tokens
+
+    length = parse_tokens(context)
+    start, steps, end = diff_rows(a, b, length, batch)
+    remarks = (
+        "the steps sum exactly to the difference; what one step costs depends on those before it",
+        "first and last row: the whole model; rows between: what the change adds",
+    )
+    emit(
+        [
+            Table(
+                "diff",
+                f"{start['change']} -> {end['change']}, {batch} sequence(s) of {tokens(length)} tokens",
+                [start, *steps, end],
+                STEPS,
+                remarks,
+            )
+        ],
+        form,
+    )
+
+
+@app.command()
+def derive(
+    family: Annotated[str, typer.Argument(help="A family: gqa, mha, mqa, sliding-window, mla, gated_deltanet, mlp, moe.")],
+    preset: Annotated[str, typer.Option(help="The preset whose numbers are filled in; by default one that has the family.")] = "",
+    context: ContextOption = "4096",
+    batch: BatchOption = 1,
+    form: FormatOption = Format.table,
+) -> None:
+    """Derive a family's formulas: in letters, with a preset's numbers, and the values; as text and LaTeX, with the source."""
+    from costmodel.summary import derivation_tables
+    from costmodel.units import parse_tokens
+
+    emit(derivation_tables(family, preset or None, parse_tokens(context), batch), form)
+
+
+class ReportFormat(StrEnum):
+    """What a report is written as."""
+
+    md = "md"
+    json = "json"
+
+
+@app.command()
+def report(
+    model: ModelArgument,
+    context: ContextOption = "128k",
+    batch: BatchOption = 1,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", "-f", help="md reads well; json is exact, in base units.")
+    ] = ReportFormat.md,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; stdout by default.")] = None,
+) -> None:
+    """Write one architecture's report."""
+    from costmodel.reporting import report as write
+    from costmodel.units import parse_tokens
+
+    text = write(model, form.value, out, parse_tokens(context), batch)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        sys.stderr.write(f"wrote {out}\n")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of an architecture file."""
+    from costmodel.architecture import Architecture
+    from costmodel.tables import as_json
+
+    sys.stdout.write(as_json(Architecture.model_json_schema()))
+
+
+def main(arguments: Sequence[str] | None = None) -> Any:
+    """Runs the command line; a user's mistake is one line on stderr and status 2."""
+    try:
+        return app(arguments)
+    except ValueError as error:
+        if type(error).__module__ != "costmodel.errors":
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None

@@ -1,0 +1,246 @@
+"""Architectures side by side, and the walk from one to another: one change at a time, each with its price."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from costmodel.architecture import Architecture
+from costmodel.blocks import AnyFeedForward, AnyMixer, Norm
+from costmodel.catalog import load
+from costmodel.layers import LayerGroup
+from costmodel.towers import VisionTower
+from costmodel.workload import Precision
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Source = str | PathLike[str] | Architecture
+
+DIFFERENCES = ("params", "active", "cache_bytes", "prefill_flops", "decode_flops")
+"""What each step of `diff` is priced in."""
+
+
+def as_architecture(source: Source) -> Architecture:
+    """An architecture as it is, or by preset name or file."""
+    return source if isinstance(source, Architecture) else load(source)
+
+
+def compare(
+    models: Sequence[Source],
+    context: int = 131_072,
+    batch: int = 1,
+    precision: str | Precision = "bf16",
+    cache_precision: str = "bf16",
+) -> pd.DataFrame:
+    """One row a model: parameters, cache in both views, FLOPs by phase and stored weights at one context.
+
+    `precision` is that of the weights, `cache_precision` that of the cache. Bytes and FLOP are exact integers;
+    `cache_bytes_per_token` is the mean at this context, `cache_bytes_per_next_token` the marginal, both per sequence.
+    A FLOP count is for all `batch` sequences: prefill of the whole context, decode of one token each.
+
+    Raises CostModelError for an unknown model or an impossible number.
+
+    >>> table = compare(["deepseek-v3", "kimi-k2"], context=131_072)
+    >>> list(table["cache_bytes"])
+    [9210691584, 9210691584]
+    """
+    import pandas as pd
+
+    return pd.DataFrame(comparison_rows(models, context, batch, precision, cache_precision))
+
+
+def comparison_rows(
+    models: Sequence[Source],
+    context: int = 131_072,
+    batch: int = 1,
+    precision: str | Precision = "bf16",
+    cache_precision: str = "bf16",
+) -> list[dict[str, Any]]:
+    """The rows of `compare` as plain dicts."""
+    if isinstance(models, (str, PathLike, Architecture)):
+        models = [models]
+    return [_compared(as_architecture(model), context, batch, precision, cache_precision) for model in models]
+
+
+def _compared(model: Architecture, context: int, batch: int, precision: str | Precision, cache_precision: str) -> dict[str, Any]:
+    cache = model.cache_bytes.having(precision=cache_precision)
+    kept = cache(context=context, batch=batch)
+    return {
+        "name": model.name,
+        "context": context,
+        "batch": batch,
+        "params_total": model.params.total,
+        "params_active": model.params.active,
+        "weight_bytes": model.weight_bytes(precision=precision),
+        "cache_bytes": kept,
+        "cache_bytes_engine": cache(context=context, batch=batch, view="engine"),
+        "cache_bytes_per_token": kept / (batch * context),
+        "cache_bytes_per_next_token": cache.derivative("context")(context=context),
+        "prefill_flops": model.prefill_flops(context=context, batch=batch),
+        "decode_flops": model.decode_flops(context=context, batch=batch),
+        "notes": "; ".join(model.remarks(context)),
+    }
+
+
+Layer = tuple[AnyMixer | None, AnyFeedForward | None]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A model on the way: what its ends are, and its layers one by one."""
+
+    ends: Architecture
+    layers: tuple[Layer, ...]
+
+    @classmethod
+    def of(cls, model: Architecture) -> _Stage:
+        groups = {group.name: (group.mixer, group.feed_forward) for group in model.layers}
+        return cls(model, tuple(groups[name] for name in model.layer_order))
+
+    def built(self) -> Architecture:
+        """The stage as an architecture; stages between two valid models need no second check."""
+        counted = Counter(self.layers)
+        groups = tuple(
+            LayerGroup.model_construct(name=f"group-{place}", count=count, mixer=mixer, feed_forward=feed_forward)
+            for place, ((mixer, feed_forward), count) in enumerate(counted.items())
+        )
+        return self.ends.model_copy(update={"layers": groups, "pattern": (), "mtp": None})
+
+    def with_part(self, part: int, blocks: Sequence[Any]) -> _Stage:
+        """The same layers with other mixers (part 0) or feed-forward layers (part 1)."""
+        pairs = zip(self.layers, blocks, strict=True)
+        return replace(self, layers=tuple((block, old[1]) if part == 0 else (old[0], block) for old, block in pairs))
+
+
+def diff(a: Source, b: Source, context: int = 131_072, batch: int = 1) -> pd.DataFrame:
+    """The walk from A to B: one row an architecture change, with what it adds (or saves) in each of `DIFFERENCES`.
+
+    Changes are made in a fixed order: width, depth (A's layer kinds spread over B's depth), mixers (kind, then field
+    by field), feed-forward layers likewise, norms, tables, vision tower. What a change costs depends on those made
+    before it; the sum over all of them does not. Fields that only make sense together change together.
+
+    `.attrs["from"]` and `.attrs["to"]` hold the two ends. Multi-token-prediction modules are out, as in the total.
+
+    >>> steps = diff("deepseek-v3", "kimi-k2")
+    >>> int(steps["params"].sum()) == load("kimi-k2").params.total - load("deepseek-v3").params.total
+    True
+    """
+    import pandas as pd
+
+    start, steps, end = diff_rows(a, b, context, batch)
+    table = pd.DataFrame(steps, columns=["change", *DIFFERENCES])
+    table.attrs |= {"from": start, "to": end}
+    return table
+
+
+def diff_rows(
+    a: Source, b: Source, context: int = 131_072, batch: int = 1
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """(A's values, the steps' differences, B's values), as plain dicts with the keys of `DIFFERENCES`."""
+    first, last = as_architecture(a), as_architecture(b)
+    before = start = _priced(first, context, batch)
+    steps = []
+    for change, stage in _changes(_Stage.of(first), _Stage.of(last)):
+        after = _priced(stage.built(), context, batch)
+        if after != before:
+            steps.append({"change": change, **{name: after[name] - before[name] for name in DIFFERENCES}})
+        before = after
+    return {"change": first.name, **start}, steps, {"change": last.name, **_priced(last, context, batch)}
+
+
+def _priced(model: Architecture, context: int, batch: int) -> dict[str, int]:
+    return {
+        "params": model.params.total,
+        "active": model.params.active,
+        "cache_bytes": model.cache_bytes(context=context, batch=batch),
+        "prefill_flops": model.prefill_flops(context=context, batch=batch),
+        "decode_flops": model.decode_flops(context=context, batch=batch),
+    }
+
+
+def _changes(stage: _Stage, goal: _Stage) -> Iterator[tuple[str, _Stage]]:
+    """Each change with the stage it leads to; the last stage costs what the goal does."""
+    for change, after in _end_changes(stage, goal, ("hidden_size",)):
+        stage = after
+        yield change, stage
+    if len(stage.layers) != len(goal.layers):
+        change = f"layers {len(stage.layers)} -> {len(goal.layers)}"
+        depth = len(goal.layers)
+        stage = replace(stage, layers=tuple(stage.layers[place * len(stage.layers) // depth] for place in range(depth)))
+        yield change, stage
+    for part, word in enumerate(("mixer", "feed_forward")):
+        for change, after in _part_changes(stage, goal, part, word):
+            stage = after
+            yield change, stage
+    yield from _end_changes(stage, goal, ("norm", "vocab_size", "tie_word_embeddings", "position_embeddings", "vision"))
+
+
+def _end_changes(stage: _Stage, goal: _Stage, names: tuple[str, ...]) -> Iterator[tuple[str, _Stage]]:
+    for name in names:
+        old, new = getattr(stage.ends, name), getattr(goal.ends, name)
+        if old != new:
+            stage = replace(stage, ends=stage.ends.model_copy(update={name: new}))
+            yield f"{name} {_told(old)} -> {_told(new)}", stage
+
+
+def _part_changes(stage: _Stage, goal: _Stage, part: int, word: str) -> Iterator[tuple[str, _Stage]]:
+    """First the kinds, layer by layer, then each field of blocks of one kind."""
+    wanted = [layer[part] for layer in goal.layers]
+    own = {_kind(layer[part]): layer[part] for layer in reversed(stage.layers)}
+    for old, new in dict.fromkeys((_kind(layer[part]), _kind(block)) for layer, block in zip(stage.layers, wanted, strict=True)):
+        if old != new:
+            pairs = list(zip((layer[part] for layer in stage.layers), wanted, strict=True))
+            turned = [own.get(new, block) if (_kind(now), _kind(block)) == (old, new) else now for now, block in pairs]
+            layers = sum((_kind(now), _kind(block)) == (old, new) for now, block in pairs)
+            stage = stage.with_part(part, turned)
+            yield f"{word} {old} -> {new} in {layers} layers", stage
+    fields = dict.fromkeys(name for block in wanted if block is not None for name in type(block).model_fields)
+    yield from _field_changes(stage, wanted, part, list(fields))
+
+
+def _field_changes(stage: _Stage, wanted: list[Any], part: int, fields: list[str]) -> Iterator[tuple[str, _Stage]]:
+    """Field after field; one that is impossible without the next waits for it."""
+    waiting: list[str] = []
+    for name in fields:
+        values = [
+            (getattr(layer[part], name, None), getattr(block, name, None))
+            for layer, block in zip(stage.layers, wanted, strict=True)
+        ]
+        for old, new in dict.fromkeys(pair for pair in values if pair[0] != pair[1]):
+            blocks = []
+            for layer, pair in zip(stage.layers, values, strict=True):
+                block = layer[part]
+                blocks.append(block.model_copy(update={name: new}) if block is not None and pair == (old, new) else block)
+            stage = stage.with_part(part, blocks)
+            waiting.append(f"{name} {_told(old)} -> {_told(new)} in {values.count((old, new))} layers")
+            if all(_possible(block) for block in dict.fromkeys(blocks)):
+                yield ", ".join(waiting), stage
+                waiting = []
+
+
+def _possible(block: AnyMixer | AnyFeedForward | None) -> bool:
+    try:
+        return block is None or bool(type(block).model_validate(block.model_dump()))
+    except ValidationError:
+        return False
+
+
+def _kind(block: AnyMixer | AnyFeedForward | None) -> str:
+    return "none" if block is None else block.kind
+
+
+def _told(value: object) -> str:
+    """A field's value in the name of a change."""
+    if isinstance(value, bool) or value is None:
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, VisionTower):
+        return f"{value.num_hidden_layers} layers"
+    if isinstance(value, Norm):
+        return f"{value.placement} {value.kind}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,229 @@
+"""One architecture's report: what it costs, how each number is made, and how it stands against published values."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from costmodel.architecture import Architecture
+from costmodel.catalog import reference_value
+from costmodel.comparison import Source, as_architecture
+from costmodel.errors import CostModelError, did_you_mean, shown
+from costmodel.tables import Table, as_json, as_markdown, escape_markdown
+from costmodel.units import binary_bytes, count, flop, tokens
+
+CONTEXTS = (4_096, 32_768, 131_072, 1_048_576)
+FORMATS = ("md", "json")
+
+CONVENTIONS = {
+    "parameters": "every trained tensor of the published checkpoint, tied tables once, towers and routers' correction biases "
+    "included; active: those used for one token of text, the input table left out unless it is also the head",
+    "cache": "all that is kept per sequence between tokens; theory counts what must be kept, engine what a paged server reserves "
+    "(pages of 16 tokens, windows in full)",
+    "flops": "one multiply-add is 2; tensor work only (norms, activations, rope, softmax are out); causal pairs; "
+    "logits of the last token; latent attention expanded in prefill, absorbed in decode; recurrences chunked in prefill, "
+    "one step in decode",
+    "bytes moved": "each tensor once: weights (of routed experts the expected distinct ones), activations, cache",
+}
+"""What each number counts, said once for all reports."""
+
+
+def report_data(model: Architecture, context: int = 131_072, batch: int = 1) -> dict[str, Any]:
+    """Everything a report says, in base units: bytes, FLOP and counts."""
+    limit = model.max_position_embeddings
+    contexts = sorted({length for length in CONTEXTS if limit is None or length <= limit} | {context})
+    return {
+        "name": model.name,
+        "title": model.title,
+        "maker": model.maker,
+        "released": model.released.isoformat() if model.released else None,
+        "source": model.source,
+        "scenario": {"context": context, "batch": batch, "precision": "bf16"},
+        "remarks": list(model.remarks(context)),
+        "layers": [
+            {
+                "group": g.name,
+                "count": g.count,
+                **{word: _described(block) for word, block in (("mixer", g.mixer), ("feed_forward", g.feed_forward))},
+            }
+            for g in model.layers
+        ],
+        "params": {
+            **model.params.as_dict(),
+            "by_part": {name: part() for name, part in model.params.formula("total").parts.items()},
+        },
+        "weight_bytes": {precision: model.weight_bytes(precision=precision) for precision in ("bf16", "fp8", "int4")},
+        "cache": [
+            {
+                "context": length,
+                "theory_bytes": model.cache_bytes(context=length, batch=batch),
+                "engine_bytes": model.cache_bytes(context=length, batch=batch, view="engine"),
+            }
+            for length in contexts
+        ],
+        "flops": [
+            {
+                "context": length,
+                "prefill_flops": model.prefill_flops(context=length, batch=batch),
+                "decode_flops": model.decode_flops(context=length, batch=batch),
+            }
+            for length in contexts
+        ],
+        "decode_flops_by_part": {name: part(context=context, batch=batch) for name, part in model.decode_flops.parts.items()},
+        "bytes_moved_decode": model.bytes_moved(new_tokens=1, context=context, batch=batch),
+        "formulas": {
+            formula.name: {
+                "unit": formula.unit,
+                "text": str(formula.expr),
+                "latex": formula.latex,
+                "source": formula.source,
+                "status": formula.status,
+            }
+            for formula in (model.params.formula("total"), model.cache_bytes, model.prefill_flops, model.decode_flops)
+        },
+        "references": reference_rows(model),
+        "conventions": CONVENTIONS,
+        "commands": {
+            "shell": f"costmodel report {model.name} --context {context} --batch {batch}",
+            "python": f'costmodel.load("{model.name}").cache_bytes(context={context}, batch={batch})',
+        },
+    }
+
+
+def _described(block: Any) -> str | None:
+    """A block in a line: its kind and the fields that are set."""
+    if block is None:
+        return None
+    return ", ".join(
+        [block.kind, *(f"{name}={value}" for name, value in block.model_dump(exclude_defaults=True).items() if name != "kind")]
+    )
+
+
+def reference_rows(model: Architecture) -> list[dict[str, Any]]:
+    """Published values beside ours: error is relative, and within the row's tolerance or not."""
+    rows = []
+    for row in model.reference:
+        ours = reference_value(model, row)
+        error = ours / row.value - 1
+        asked = ", ".join(f"{name}={value}" for name, value in row.inputs.items())
+        rows.append(
+            {
+                "quantity": row.quantity + (f"({asked})" if asked else "") + (" per token" if row.per_token else ""),
+                "published": row.value,
+                "ours": ours,
+                "error": error,
+                "reproduced": abs(error) <= row.tolerance,
+                "convention": row.convention,
+                "source": row.source,
+            }
+        )
+    return rows
+
+
+def markdown(data: dict[str, Any]) -> str:
+    """A report as Markdown."""
+    released = f", released {data['released']}" if data["released"] else ""
+    formulas = [f"{escape_markdown(name)}, {it['unit']}:\n\n```math\n{it['latex']}\n```\n" for name, it in data["formulas"].items()]
+    parts = [
+        f"# {escape_markdown(data['title'])}\n\n{_verdict(data)}\n",
+        f"{escape_markdown(data['maker'])}{released}. Source: {escape_markdown(data['source'])}\n",
+        *(f"> {escape_markdown(remark)}\n" for remark in data["remarks"]),
+        as_markdown(_tables(data)),
+        "### Formulas\n",
+        *formulas,
+        "### Conventions\n",
+        *(f"- {escape_markdown(name)}: {escape_markdown(text)}" for name, text in data["conventions"].items()),
+        f"\nThe same numbers: `{data['commands']['shell']}`\n",
+    ]
+    return "\n".join(parts)
+
+
+def _tables(data: dict[str, Any]) -> list[Table]:
+    """The report's tables, in order."""
+    flops = {"prefill_flops": "FLOP", "decode_flops": "FLOP", "flops": "FLOP"}
+    sizes = {"theory_bytes": "bytes", "engine_bytes": "bytes", "bytes": "bytes"}
+    params = {name: value for name, value in data["params"].items() if name != "by_part"}
+    decode = f"FLOPs of one decoded token at {tokens(data['scenario']['context'])}"
+    return [
+        Table("layers", "Layers", [{name: value or "" for name, value in row.items()} for row in data["layers"]]),
+        Table("params", "Parameters", _pairs(params, "count", "parameters")),
+        Table("parts", "Parameters by part", _pairs(data["params"]["by_part"], "part", "parameters")),
+        Table("weights", "Stored weights", _pairs(data["weight_bytes"], "format", "bytes"), sizes),
+        Table("cache", "Cache", data["cache"], sizes),
+        Table("flops", "FLOPs", data["flops"], flops),
+        Table("decode", decode, _pairs(data["decode_flops_by_part"], "part", "flops"), flops),
+        Table("references", "Published values", [_told(row) for row in data["references"]]),
+    ]
+
+
+def _pairs(values: dict[str, Any], name: str, value: str) -> list[dict[str, Any]]:
+    return [{name: key, value: number} for key, number in values.items()]
+
+
+def _verdict(data: dict[str, Any]) -> str:
+    """Two sentences made from the data."""
+    params, context, batch = data["params"], data["scenario"]["context"], data["scenario"]["batch"]
+    cache = next(row for row in data["cache"] if row["context"] == context)
+    work = next(row for row in data["flops"] if row["context"] == context)
+    sequences = "one sequence keeps" if batch == 1 else f"{batch} sequences keep"
+    return (
+        f"{escape_markdown(data['title'])} has {count(params['total'])} parameters, {count(params['active'])} of them active for a "
+        f"token. At {tokens(context)} tokens {sequences} {binary_bytes(cache['theory_bytes'])}, and the next token costs "
+        f"{flop(work['decode_flops'])}."
+    )
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    told = {name: value for name, value in row.items() if name not in ("error", "reproduced")}
+    return {
+        **told,
+        "published": f"{row['published']:,}",
+        "ours": f"{row['ours']:,}",
+        "error": f"{row['error']:+.3%}" + ("" if row["reproduced"] else " (off)"),
+    }
+
+
+def report(
+    model: Source,
+    format: str = "md",
+    path: str | PathLike[str] | None = None,
+    context: int = 131_072,
+    batch: int = 1,
+) -> str:
+    """A model's report as Markdown (`md`) or JSON (`json`); written to `path` where one is given.
+
+    Equal input gives equal bytes. A file is replaced only by a whole one. Raises CostModelError for an unknown
+    model or format, or a path that cannot be written.
+
+    >>> report("deepseek-v3").splitlines()[0]
+    '# DeepSeek-V3'
+    """
+    if format not in FORMATS:
+        raise CostModelError(f"no report format {shown(format)}; {did_you_mean(format, FORMATS)}")
+    data = report_data(as_architecture(model), context, batch)
+    text = markdown(data) if format == "md" else as_json(data)
+    if path is not None:
+        write_text(Path(path), text)
+    return text
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: a half-written one never takes the place of a good one."""
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8", newline="\n"
+        ) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise CostModelError(f"{shown(str(path))} cannot be written: {error.strerror}; choose another place") from None

@@ -1,0 +1,189 @@
+"""The tables that answer a question about one model or one family, ready to be printed in any format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sympy import Symbol
+
+from costmodel.architecture import Architecture
+from costmodel.blocks import Block
+from costmodel.blocks.base import letters_of
+from costmodel.catalog import load, presets
+from costmodel.errors import CostModelError
+from costmodel.families import Family, family
+from costmodel.formula import Formula
+from costmodel.symbols import LETTERS, d_model, n_h, n_kv
+from costmodel.tables import Table
+from costmodel.units import tokens
+
+COMPARISON_REMARKS = (
+    "cache_bytes is what must be kept (theory); cache_bytes_engine what a paged server reserves: pages of 16 tokens, "
+    "windows in full",
+    "one multiply-add is 2 FLOP; causal pairs, logits of the last token; prefill is the whole context, decode one token "
+    "for each sequence",
+)
+
+
+def summary_tables(model: Architecture, context: int, batch: int, precision: str, cache_precision: str) -> list[Table]:
+    """What `costmodel show` answers: one table of quantities, one of parts."""
+    cache = model.cache_bytes.having(precision=cache_precision)
+    at = {"context": context, "batch": batch}
+    rows: list[dict[str, Any]] = [
+        {"quantity": f"params.{name}", "value": value, "unit": "parameters", "convention": PARAMETERS[name]}
+        for name, value in model.params.as_dict().items()
+        if value or name in ("total", "active")
+    ]
+    kept = cache(**at)
+    rows += [
+        _row("weight_bytes", model.weight_bytes(precision=precision), "bytes", f"stored, {precision}, scales included"),
+        _row("cache_bytes", kept, "bytes", f"theory: what must be kept, {cache_precision}"),
+        _row("cache_bytes engine", cache(**at, view="engine"), "bytes", "engine: pages of 16 tokens, windows in full"),
+        _row("cache_bytes per token", kept / (batch * context), "bytes per token", "mean at this context"),
+        _row("prefill_flops", model.prefill_flops(**at), "FLOP", _passes("prefill", model, 1)),
+        _row("decode_flops", model.decode_flops(**at), "FLOP", _passes("decode", model, 0)),
+        _row(
+            "decode bytes_moved",
+            model.bytes_moved(new_tokens=1, precision=precision, **at),
+            "bytes",
+            f"{precision} weights; each tensor once",
+        ),
+    ]
+    title = f"{model.title} ({model.maker}), {batch} sequence(s) of {tokens(context)} tokens"
+    return [
+        Table("quantities", title, rows, {row["quantity"]: row["unit"] for row in rows}, model.remarks(context)),
+        _parts(model, context, batch),
+    ]
+
+
+def _row(quantity: str, value: int | float, unit: str, convention: str) -> dict[str, Any]:
+    return {"quantity": quantity, "value": value, "unit": unit, "convention": convention}
+
+
+def _passes(phase: str, model: Architecture, place: int) -> str:
+    forms = dict.fromkeys(block.algorithms[place] for group in model.layers for block in group.blocks if block.algorithms)
+    pairs = "the whole context" if phase == "prefill" else "one token a sequence"
+    return ", ".join((pairs, "causal", *forms, "logits of the last token"))
+
+
+def _parts(model: Architecture, context: int, batch: int) -> Table:
+    at = {"context": context, "batch": batch}
+    columns: dict[str, Formula] = {
+        "params": model.params.formula("total"), "active": model.params.formula("active"), "cache_bytes": model.cache_bytes,
+        "prefill_flops": model.prefill_flops, "decode_flops": model.decode_flops,
+    }  # fmt: skip
+    layers = {group.name: group for group in model.layers}
+    names = dict.fromkeys(name for formula in columns.values() for name in formula.parts)
+    rows = []
+    for name in names:
+        blocks = " + ".join(block.kind for block in layers[name].blocks) if name in layers else ""
+        row: dict[str, Any] = {"part": name, "layers": layers[name].count if name in layers else 1, "blocks": blocks}
+        for column, formula in columns.items():
+            part = formula.parts.get(name)
+            row[column] = 0 if part is None else part(**(at if column.endswith(("bytes", "flops")) else {}))
+        rows.append(row)
+    units = {
+        "params": "parameters",
+        "active": "parameters",
+        "cache_bytes": "bytes",
+        "prefill_flops": "FLOP",
+        "decode_flops": "FLOP",
+    }
+    return Table("parts", "By part", rows, units)
+
+
+PARAMETERS = {
+    "total": "every trained tensor, tied tables once, towers included",
+    "active": "used for one token of text; input table left out unless it is the head",
+    "active_with_embedding": "the same with the input table",
+    "embedding": "token table",
+    "routed_experts": "all routed experts",
+    "vision": "vision tower and projector, in the total",
+    "mtp": "multi-token-prediction modules' own, outside the total",
+}
+
+
+def derivation_tables(name: str, preset: str | None, context: int, batch: int) -> list[Table]:
+    """What `costmodel derive` answers: each formula of a family in letters, with a preset's numbers, and its value."""
+    lettered = family(name)
+    model = load(preset) if preset else _example(lettered)
+    block = next((block for group in model.layers for block in group.blocks if _fits(lettered, block)), None)
+    if block is None:
+        raise CostModelError(f"{model.name} has no {name} layer; choose another preset or leave --preset out")
+    exact = family(name, **_features(block, lettered))
+    numbers = {letter: int(value) for letter, value in block.binding().items()} | {d_model: model.hidden_size}
+    formulas = (
+        exact.params.formula("total"), exact.params.formula("active"), exact.cache_bytes, exact.prefill_flops, exact.decode_flops,
+    )  # fmt: skip
+    rows = [_derived(formula, numbers, context, batch) for formula in formulas]
+    used = dict.fromkeys(symbol for formula in formulas for symbol in formula.symbols)
+    letters = [
+        {
+            "letter": symbol.name,
+            "field": LETTERS[symbol.name].field,
+            "value": numbers.get(symbol, {"B": batch, "S": context}.get(symbol.name, LETTERS[symbol.name].default)),
+            "meaning": LETTERS[symbol.name].meaning,
+        }
+        for symbol in used
+    ]
+    remarks = (f"source: {exact.source}", f"numbers of one layer of {model.name}; {model.source}")
+    title = f"{exact.title} One layer, {batch} sequence(s) of {tokens(context)} tokens, numbers of {model.title}"
+    return [Table("formulas", title, rows, remarks=remarks, vertical=True), Table("letters", "Letters", letters)]
+
+
+def _derived(formula: Formula, numbers: dict[Symbol, int], context: int, batch: int) -> dict[str, Any]:
+    """One formula in letters, with numbers, and its value."""
+    needed = {symbol.name: value for symbol, value in numbers.items() if symbol in formula.expr.free_symbols}
+    given = {
+        letter: value for letter, value in (("S", context), ("B", batch)) if letter in {s.name for s in formula.expr.free_symbols}
+    }
+    filled = formula.expr.xreplace({symbol: _as_number(value) for symbol, value in numbers.items()})
+    return {
+        "quantity": formula.name,
+        "letters": str(formula.expr),
+        "numbers": str(filled),
+        "value": formula(**needed, **given),
+        "unit": formula.unit,
+        "latex": formula.latex,
+        "source": formula.source,
+    }
+
+
+def _as_number(value: int) -> Any:
+    from sympy import Integer
+
+    return Integer(value)
+
+
+def _fits(lettered: Family, block: Block) -> bool:
+    """A block of the family, and of the special case where the name asks for one."""
+    if block.kind != lettered.block.kind:
+        return False
+    if lettered.binding:
+        return all(
+            block.binding()[letter] == (block.binding()[n_h] if value == n_h else value)
+            for letter, value in lettered.binding.items()
+            if letter == n_kv
+        )
+    return all(getattr(block, name) is not None for name in lettered.turned_on)
+
+
+def _features(block: Block, lettered: Family) -> dict[str, Any]:
+    """The options of a preset's block, for the family's formulas: sizes stay letters, options are what they are."""
+    letters = letters_of(type(block))
+    return {
+        name: True if name in letters else value
+        for name, value in block.model_dump().items()
+        if name != "kind" and not type(block).model_fields[name].is_required() and value not in (None, 0, False)
+    } | {name: None for name in ("q_lora_rank",) if name in letters and getattr(block, name, 0) is None}
+
+
+def _example(lettered: Family) -> Architecture:
+    """The first preset that has the family."""
+    for name in PREFERRED + tuple(presets()):
+        if any(_fits(lettered, block) for group in load(name).layers for block in group.blocks):
+            return load(name)
+    raise CostModelError(f"no preset has a {lettered.name} layer; name one with --preset")
+
+
+PREFERRED = ("deepseek-v3", "qwen3-next-80b-a3b", "gemma-3-27b", "llama-3.1-70b")

@@ -1,0 +1,159 @@
+"""Rows of plain values as text: a terminal table, Markdown, CSV or JSON.
+
+Data formats (json, csv) carry exact base units; the others carry units that read well. Text that came from a file
+is made inert: control and bidirectional characters go, Markdown is escaped, a CSV cell never begins a formula.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from costmodel.units import quantity
+
+Rows = Sequence[dict[str, Any]]
+
+FORMATS = ("table", "json", "csv", "md")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under one heading. `units` gives the unit of a column, or of a row under the key of its first column.
+
+    `remarks` are for people: they go to stderr beside data, and below the table in Markdown.
+    """
+
+    name: str
+    title: str
+    rows: Rows
+    units: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    vertical: bool = False
+    """Rows too wide for a line: people see one value a line."""
+
+
+def clean(text: str) -> str:
+    """Text without control, format (bidirectional) and line-separating characters.
+
+    >>> clean("a\\x1b[31m b\\u202ec\\n")
+    'a[31m bc'
+    """
+    return "".join(
+        character
+        for character in text
+        if unicodedata.category(character)[0] != "C" and unicodedata.category(character) not in ("Zl", "Zp")
+    )
+
+
+def escape_markdown(text: str) -> str:
+    r"""Text that Markdown and HTML leave as it is.
+
+    >>> escape_markdown("<b>|*")
+    '\\<b\\>\\|\\*'
+    """
+    return _MARKDOWN.sub(r"\\\1", clean(text))
+
+
+def as_json(data: Any) -> str:
+    """JSON with a stable order and a final newline."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """One table's rows as CSV; several have their name in the first column and all their columns in one header."""
+    several = len(tables) > 1
+    rows = [({"table": table.name} if several else {}) | row for table in tables for row in table.rows]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([[_cell(row.get(name, "")) for name in columns] for row in rows])
+    return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A CSV cell; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    if not isinstance(value, str):
+        return value
+    text = clean(value)
+    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+
+
+def as_markdown(tables: Sequence[Table]) -> str:
+    """Each table under its title, with units that read well."""
+    return "\n".join(_markdown(table) for table in tables)
+
+
+def _markdown(table: Table) -> str:
+    if table.vertical:
+        cells = [(name, readable(value, unit_of(table, row, name))) for row in table.rows for name, value in row.items()]
+        entries = [f"- {escape_markdown(name)}: `{text}`" for name, text in cells]
+        remarks = [f"{escape_markdown(remark)}\n" for remark in table.remarks]
+        return "\n".join([f"### {escape_markdown(table.title)}", "", *entries, "", *remarks])
+    header, *body = _cells(table)
+    lines = [f"### {escape_markdown(table.title)}", ""]
+    lines += [_line(header), "|" + "|".join(" --- " if place == 0 else " ---: " for place in range(len(header))) + "|"]
+    lines += [_line(row) for row in body]
+    lines += [""] + [f"{escape_markdown(remark)}\n" for remark in table.remarks]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
+
+
+def _cells(table: Table) -> list[list[str]]:
+    columns = list(dict.fromkeys(name for row in table.rows for name in row))
+    body = [[readable(row.get(name, ""), unit_of(table, row, name)) for name in columns] for row in table.rows]
+    return [[name.replace("_", " ") for name in columns], *body]
+
+
+def unit_of(table: Table, row: dict[str, Any], column: str) -> str:
+    """The unit of a cell: its column's, or that of its row's first cell."""
+    return table.units.get(column) or table.units.get(str(next(iter(row.values()))), "")
+
+
+def readable(value: Any, unit: str = "") -> str:
+    """A value for people: with its unit where it has one, else whole numbers with separators.
+
+    >>> readable(70_272, "bytes"), readable(61), readable("mla")
+    ('68.62 KiB', '61', 'mla')
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return quantity(value, unit) if unit else f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    return clean(str(value))
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Tables on the terminal; piped, they are as wide as they need to be."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 10_000
+    for table in tables:
+        if table.vertical:
+            console.print(Text(clean(table.title)), end="\n\n")
+            for row in table.rows:
+                width = max(map(len, row))
+                lines = (f"{name:>{width}}  {readable(value, unit_of(table, row, name))}" for name, value in row.items())
+                console.print(Text("\n".join(lines)), end="\n\n")
+            continue
+        header, *body = _cells(table)
+        grid = RichTable(title=Text(clean(table.title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for place, name in enumerate(header):
+            numeric = any(isinstance(value, (int, float)) for row in table.rows for value in list(row.values())[place : place + 1])
+            grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        for cells in body:
+            grid.add_row(*(Text(cell) for cell in cells))
+        console.print(grid)
