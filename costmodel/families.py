@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 from sympy import Expr, Integer, Symbol
@@ -115,9 +115,8 @@ def _symbolic(block: type[Block], features: dict[str, Any]) -> Block:
 
 
 def _check_choice(block: type[Block], feature: str, value: Any) -> None:
-    field = block.model_fields[feature]
+    adapter: TypeAdapter[Any] = TypeAdapter(block.model_fields[feature].rebuild_annotation())
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])  # type: ignore[arg-type]  # made at run time
         adapter.validate_python(value)
     except ValidationError as error:
         raise CostModelError(f"{feature} got {shown(value)}; {error.errors()[0]['msg'].removeprefix('Input ')}") from None

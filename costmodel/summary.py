@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sympy import Symbol
+from sympy.printing.str import StrPrinter
 
 from costmodel.architecture import Architecture
 from costmodel.blocks import Block
@@ -13,7 +14,7 @@ from costmodel.catalog import load, presets
 from costmodel.errors import CostModelError
 from costmodel.families import Family, family
 from costmodel.formula import Formula
-from costmodel.symbols import LETTERS, d_model, n_h, n_kv
+from costmodel.symbols import LETTERS, B, S, d_model, n_h, n_kv
 from costmodel.tables import Table
 from costmodel.units import tokens
 
@@ -131,28 +132,29 @@ def derivation_tables(name: str, preset: str | None, context: int, batch: int) -
     return [Table("formulas", title, rows, remarks=remarks, vertical=True), Table("letters", "Letters", letters)]
 
 
+class _Substituted(StrPrinter):
+    """Prints numbers in the place of letters, and leaves the rest as it stands: the step between letters and value."""
+
+    def __init__(self, numbers: dict[Symbol, int]) -> None:
+        super().__init__()
+        self._numbers = numbers
+
+    def _print_Symbol(self, symbol: Symbol) -> str:  # noqa: N802 - sympy's name
+        return str(self._numbers.get(symbol, symbol.name))
+
+
 def _derived(formula: Formula, numbers: dict[Symbol, int], context: int, batch: int) -> dict[str, Any]:
     """One formula in letters, with numbers, and its value."""
-    needed = {symbol.name: value for symbol, value in numbers.items() if symbol in formula.expr.free_symbols}
-    given = {
-        letter: value for letter, value in (("S", context), ("B", batch)) if letter in {s.name for s in formula.expr.free_symbols}
-    }
-    filled = formula.expr.xreplace({symbol: _as_number(value) for symbol, value in numbers.items()})
+    values = {**numbers, S: context, B: batch}
     return {
         "quantity": formula.name,
         "letters": str(formula.expr),
-        "numbers": str(filled),
-        "value": formula(**needed, **given),
+        "numbers": _Substituted(numbers).doprint(formula.expr),
+        "value": formula(**{symbol.name: value for symbol, value in values.items() if symbol in formula.symbols}),
         "unit": formula.unit,
         "latex": formula.latex,
         "source": formula.source,
     }
-
-
-def _as_number(value: int) -> Any:
-    from sympy import Integer
-
-    return Integer(value)
 
 
 def _fits(lettered: Family, block: Block) -> bool:

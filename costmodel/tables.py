@@ -93,10 +93,13 @@ def as_markdown(tables: Sequence[Table]) -> str:
 
 def _markdown(table: Table) -> str:
     if table.vertical:
-        cells = [(name, readable(value, unit_of(table, row, name))) for row in table.rows for name, value in row.items()]
-        entries = [f"- {escape_markdown(name)}: `{text}`" for name, text in cells]
+        entries = []
+        for row in table.rows:
+            (_, heading), *others = row.items()
+            entries += [f"#### {escape_markdown(str(heading))}", ""]
+            entries += [f"- {escape_markdown(name)}: `{readable(value, unit_of(table, row, name))}`" for name, value in others] + [""]
         remarks = [f"{escape_markdown(remark)}\n" for remark in table.remarks]
-        return "\n".join([f"### {escape_markdown(table.title)}", "", *entries, "", *remarks])
+        return "\n".join([f"### {escape_markdown(table.title)}", "", *entries, *remarks])
     header, *body = _cells(table)
     lines = [f"### {escape_markdown(table.title)}", ""]
     lines += [_line(header), "|" + "|".join(" --- " if place == 0 else " ---: " for place in range(len(header))) + "|"]

@@ -1,0 +1,147 @@
+"""Runs a model of the reference implementation under torch's FLOP counter, and says what it does otherwise than we count."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import costmodel as cm
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when transformers is imported: these tests never ask the network
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+counting = pytest.importorskip("torch.utils.flop_counter")
+
+PART = re.compile(r"\w+\.(lm_head|model\.(vision_tower|multi_modal_projector)|(model|transformer)(\.language_model)?\.(layers|h)\.\d+)")
+"""Modules that make up a model without overlap: its layers, tower, projector and head."""
+STORED_AS_BUFFER = ("e_score_correction_bias", "expert_bias")
+"""A router's correction bias is trained and in the checkpoint; the implementation registers it as a buffer."""
+
+
+def build(class_name: str, config: dict[str, Any]) -> Any:
+    """The model in bf16. Attention and experts run as plain matrix products, k experts a token, all of which the counter sees."""
+    chosen = getattr(transformers, class_name).config_class.from_dict(dict(config))
+    how = {"attn_implementation": "eager", "experts_implementation": "batched_mm", "dtype": torch.bfloat16}
+    model = transformers.AutoModelForCausalLM.from_config(chosen, **how).eval()
+    assert type(model).__name__ == class_name
+    return model
+
+
+def trained(model: Any) -> dict[str, Any]:
+    """Trained tensors by name, a tied one once."""
+    biases = {name: buffer for name, buffer in model.named_buffers() if name.endswith(STORED_AS_BUFFER)}
+    return {**dict(model.named_parameters()), **biases}
+
+
+def run(model: Any, ours: cm.Architecture, **inputs: Any) -> tuple[Counter[str], Any]:
+    """FLOPs of one forward pass by layer group, tower and head; and its cache."""
+    with counting.FlopCounterMode(display=False) as counter, torch.no_grad():
+        kept = model(use_cache=True, **inputs).past_key_values
+    flops: Counter[str] = Counter()
+    for module, ops in counter.get_flop_counts().items():
+        if PART.fullmatch(module):
+            flops[_group_of(module, ours)] += sum(ops.values())
+    assert flops.total() == counter.get_total_flops(), "work outside layers, tower and head"
+    return flops, kept
+
+
+def _group_of(module: str, ours: cm.Architecture) -> str:
+    if layer := re.search(r"\.(?:layers|h)\.(\d+)", module):
+        return ours.layer_order[int(layer[1])]
+    return "head" if module.endswith("lm_head") else "vision"
+
+
+def measured(kept: Any, ours: cm.Architecture) -> tuple[Counter[str], Counter[str]]:
+    """Elements and bytes of every tensor in a cache, by layer group."""
+    elements: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for group, layer in zip(ours.layer_order, kept.layers, strict=True):
+        for tensor in _tensors(vars(layer)):
+            elements[group] += tensor.numel()
+            size[group] += tensor.nbytes
+    return elements, size
+
+
+def _tensors(held: Any) -> Iterator[Any]:
+    """The tensors in nested containers; not scalars, a layer's own note of its window."""
+    if torch.is_tensor(held) and held.ndim:
+        yield held
+    elif isinstance(held, (dict, list, tuple)):
+        for one in held.values() if isinstance(held, dict) else held:
+            yield from _tensors(one)
+
+
+# what it does otherwise, exactly
+
+
+def kept_otherwise(group: cm.LayerGroup, batch: int, context: int) -> int:
+    """Elements it keeps beside ours.
+
+    A sliding layer keeps W - 1 tokens, ours W: the next query brings its own. A convolution keeps K columns of input, ours
+    K - 1: the next one brings its own.
+    """
+    mixer, times = group.mixer, group.count * batch
+    if isinstance(mixer, cm.GQA) and mixer.sliding_window:
+        tokens = min(context, mixer.sliding_window - 1) - min(context, mixer.sliding_window)
+        return times * 2 * mixer.num_key_value_heads * mixer.head_dim * tokens
+    return times * _channels(mixer) if isinstance(mixer, cm.GatedDeltaNet) else 0
+
+
+def counted_otherwise(ours: cm.Architecture, group: cm.LayerGroup, batch: int, new: int, context: int) -> int:
+    """FLOPs the counter sees beside ours with `attention="full"`.
+
+    * A sliding layer attends to the W - 1 tokens it kept and the new ones, not to the whole context.
+    * A convolution of kernel K gives K - 1 columns beyond its inputs, and after a prefix its inputs begin with the K
+      columns kept; a single step is convolved without padding, over K + 1 columns.
+    * The chunked delta rule fills its last chunk with zeros, and applies the triangular factor to keys and values by a
+      solve, which the counter does not see. A single step is element-wise: not seen either.
+    """
+    mixer, times = group.mixer, group.count * batch
+    if isinstance(mixer, cm.GQA) and mixer.sliding_window:
+        in_sight = min(context, mixer.sliding_window - 1 + new)
+        return times * mixer.num_attention_heads * 4 * mixer.head_dim * new * (in_sight - context)
+    if not isinstance(mixer, cm.GatedDeltaNet):
+        return 0
+    kernel, chunk = mixer.linear_conv_kernel_dim, mixer.chunk_size
+    columns = kernel - 1 if new == context else 1 if new == 1 else 2 * kernel - 1
+    rule = ours.flops.parts[group.name].parts["gated_deltanet"].parts["delta_rule"]
+    seen = 0
+    if new > 1:
+        padded = chunk * -(-new // chunk)
+        unseen = 2 * chunk * (mixer.linear_key_head_dim + mixer.linear_value_head_dim)
+        seen = rule(batch=batch, new_tokens=padded, context=padded) - times * padded * mixer.linear_num_value_heads * unseen
+    return times * 2 * kernel * _channels(mixer) * columns + seen - int(rule(batch=batch, new_tokens=new, context=context))
+
+
+def _channels(mixer: cm.GatedDeltaNet) -> int:
+    """Channels of the convolution: queries, keys and values."""
+    keys = mixer.linear_num_key_heads * mixer.linear_key_head_dim
+    return 2 * keys + mixer.linear_num_value_heads * mixer.linear_value_head_dim
+
+
+# what we expect of it
+
+
+def expected_cache(ours: cm.Architecture, batch: int, context: int, *, in_bytes: bool) -> dict[str, int]:
+    """Our elements by layer group, or our bytes in bf16 with recurrent state in its own fp32, and what it keeps otherwise."""
+    precision = "bf16" if in_bytes else cm.Precision(cache=1, state=1, activations=1)
+    parts = ours.cache_bytes.having(precision=precision).parts
+    each = 2 if in_bytes else 1  # bytes of what is kept otherwise: all of it is in the model's format
+    return {
+        group.name: parts[group.name](batch=batch, context=context) + each * kept_otherwise(group, batch, context)
+        for group in ours.layers
+    }
+
+
+def expected_flops(ours: cm.Architecture, batch: int, new: int, context: int, images: int = 0) -> dict[str, int]:
+    """Our FLOPs by layer group, tower and head, and what the counter sees otherwise. Its latents are always expanded."""
+    formula = ours.flops.having(attention="full", logits="all", algorithm="expanded", images=images)
+    expected = {name: part(batch=batch, new_tokens=new, context=context) for name, part in formula.parts.items()}
+    for group in ours.layers:
+        expected[group.name] += counted_otherwise(ours, group, batch, new, context)
+    return expected

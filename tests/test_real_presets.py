@@ -1,0 +1,86 @@
+"""Every preset at full size against the reference implementation, built from the published config on the meta device.
+
+There tensors have shapes but no memory, so the largest models are counted like the smallest.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import costmodel as cm
+
+from .real_modules import build, counting, expected_cache, expected_flops, measured, run, torch, trained
+
+pytestmark = pytest.mark.torch
+
+CONFIGS = sorted((Path(__file__).parent / "configs").glob("*.json"))
+TOWER = ("vision_tower.", "multi_modal_projector.")
+BATCH, PROMPT = 2, 4500
+"""Longer than every window; models that end earlier get their longest prompt."""
+
+each_config = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+
+
+@cache
+def reference(path: Path) -> Any:
+    """The class that a published config names, built from it."""
+    config = json.loads(path.read_text())
+    with torch.device("meta"):
+        return build(config["architectures"][0], config)
+
+
+def elements(model: Any, *within: str) -> int:
+    """Elements of the trained tensors whose names hold one of `within`, or of all."""
+    return sum(tensor.numel() for name, tensor in trained(model).items() if not within or any(part in name for part in within))
+
+
+def active(model: Any) -> int:
+    """Elements used for one token of text: k of E routed experts, no tower, and no input table unless it is the head."""
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    used = elements(model) - elements(model, *TOWER) - (0 if table is head else table.numel())
+    routed = [tensor for name, tensor in trained(model).items() if ".experts." in name]  # [E, ...] each
+    return used - sum(tensor.numel() - model.config.num_experts_per_tok * tensor[0].numel() for tensor in routed)
+
+
+@each_config
+def test_a_preset_has_the_parameters_of_the_reference_implementation(path: Path) -> None:
+    model, ours = reference(path), cm.load(path.stem).params
+    counted = {
+        "total": elements(model),
+        "active": active(model),
+        "embedding": model.get_input_embeddings().weight.numel(),
+        "routed_experts": elements(model, ".experts."),
+        "vision": elements(model, *TOWER),
+    }
+    assert {name: getattr(ours, name) for name in counted} == counted
+
+
+@each_config
+def test_a_preset_has_its_cache_and_flops_in_prefill_and_decode(path: Path) -> None:
+    model, ours = reference(path), cm.load(path.stem)
+    longest = (ours.max_position_embeddings or PROMPT + 1) - 1
+    kept, context = None, 0
+    for new in (min(PROMPT, longest), 1):
+        context += new
+        ids = torch.zeros(BATCH, new, dtype=torch.long, device="meta")
+        flops, kept = run(model, ours, input_ids=ids, past_key_values=kept)
+        kept_elements, kept_bytes = measured(kept, ours)
+        assert kept_elements == expected_cache(ours, BATCH, context, in_bytes=False)
+        assert kept_bytes == expected_cache(ours, BATCH, context, in_bytes=True)
+        assert flops == expected_flops(ours, BATCH, new, context)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if cm.load(path.stem).vision], ids=lambda path: path.stem)
+def test_a_tower_has_its_flops(path: Path) -> None:
+    """Alone: the model around it looks into the tokens for the places of images, which tensors without memory do not have."""
+    model, ours = reference(path), cm.load(path.stem)
+    size = model.config.vision_config.image_size
+    with counting.FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.model.get_image_features(torch.empty(BATCH, 3, size, size, dtype=torch.bfloat16, device="meta"))
+    words = ours.flops(batch=BATCH, new_tokens=300, context=300)
+    assert counter.get_total_flops() == ours.flops(batch=BATCH, new_tokens=300, context=300, images=1) - words
