@@ -95,6 +95,11 @@ class Formula:
         """The options this quantity takes, as they stand."""
         return {name: getattr(self._options, name) for name in self._takes}
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Long names of the letters it is called with."""
+        return tuple(LETTERS[symbol.name].field for symbol in self._letters)
+
     @cached_property
     def terms(self) -> tuple[Term, ...]:
         """The ledger rows' shares."""

@@ -132,7 +132,7 @@ def derivation_tables(name: str, preset: str | None, context: int, batch: int) -
     return [Table("formulas", title, rows, remarks=remarks, vertical=True), Table("letters", "Letters", letters)]
 
 
-class _Substituted(StrPrinter):
+class _Substituted(StrPrinter):  # type: ignore[misc]  # sympy is untyped
     """Prints numbers in the place of letters, and leaves the rest as it stands: the step between letters and value."""
 
     def __init__(self, numbers: dict[Symbol, int]) -> None:

@@ -96,8 +96,8 @@ def _markdown(table: Table) -> str:
         entries = []
         for row in table.rows:
             (_, heading), *others = row.items()
-            entries += [f"#### {escape_markdown(str(heading))}", ""]
-            entries += [f"- {escape_markdown(name)}: `{readable(value, unit_of(table, row, name))}`" for name, value in others] + [""]
+            told = {escape_markdown(name): readable(value, unit_of(table, row, name)) for name, value in others}
+            entries += [f"#### {escape_markdown(str(heading))}", "", *(f"- {name}: `{text}`" for name, text in told.items()), ""]
         remarks = [f"{escape_markdown(remark)}\n" for remark in table.remarks]
         return "\n".join([f"### {escape_markdown(table.title)}", "", *entries, *remarks])
     header, *body = _cells(table)

@@ -1,0 +1,72 @@
+"""Speed as ratios of CPU time within one run: `python tests/benchmark.py`. Nothing here passes or fails.
+
+Each figure is the smallest of several rounds, ours and the yardstick's in turn, so that a busy machine disturbs both.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import costmodel as cm
+
+POINTS = 1_000_000
+ROUNDS = 7
+IMPORTS = [sys.executable, "-c", "import sympy, numpy, pydantic"]
+
+
+def cpu_seconds(call: Callable[[], object]) -> float:
+    """CPU time of one call."""
+    before = time.process_time()
+    call()
+    return time.process_time() - before
+
+
+def process_cpu_seconds(command: list[str]) -> float:
+    """CPU time of a whole process, user and system, with bytecode compiled as on a normal machine."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)  # noqa: S603 - our own commands
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def smallest(*calls: Callable[[], float]) -> list[float]:
+    """The smallest time of each call over the rounds, after one round of warm-up."""
+    rounds = [[call() for call in calls] for _ in range(ROUNDS + 1)][1:]
+    return [min(times) for times in zip(*rounds, strict=True)]
+
+
+def main() -> None:
+    """Prints each figure with its target."""
+    deepseek, gemma, contexts = cm.load("deepseek-v3"), cm.load("gemma-3-27b"), np.linspace(1, 1_000_000, POINTS).round()
+    hand = {
+        "deepseek-v3": (deepseek, lambda: 61 * (512 + 64) * 2 * contexts),
+        "gemma-3-27b": (gemma, lambda: 2 * 16 * 128 * 2 * (52 * np.minimum(contexts, 1024) + 10 * contexts)),
+    }
+    for name, (model, by_hand) in hand.items():
+        assert np.array_equal(model.cache_bytes(context=contexts), by_hand())
+        ours, theirs = smallest(
+            lambda model=model: cpu_seconds(lambda: model.cache_bytes(context=contexts)), lambda by_hand=by_hand: cpu_seconds(by_hand)
+        )
+        print(f"{name}: one million cache_bytes points {ours / theirs:.2f}x hand-written numpy ({ours * 1e3:.1f} ms); at most 3x")
+    (flops,) = smallest(lambda: cpu_seconds(lambda: deepseek.prefill_flops(context=contexts)))
+    print(f"deepseek-v3: one million prefill_flops points {flops:.3f} s; under 1 s")
+    command = [sys.executable, "-m", "costmodel"]
+    imports, show, help_ = smallest(
+        lambda: process_cpu_seconds(IMPORTS),
+        lambda: process_cpu_seconds([*command, "show", "deepseek-v3"]),
+        lambda: process_cpu_seconds([*command, "--help"]),
+    )
+    print(f"show deepseek-v3 {show / imports:.2f}x the import of sympy, numpy and pydantic ({imports:.2f} s); at most 1.8x")
+    print(f"--help {help_ / imports:.2f}x of it; at most 0.6x")
+
+
+if __name__ == "__main__":
+    main()

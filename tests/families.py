@@ -1,0 +1,98 @@
+"""Random blocks and small architectures of every family, for the invariants. A new family needs one line here."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from hypothesis import strategies as st
+
+from costmodel.architecture import Architecture
+from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mixer, MoE, Norm
+from costmodel.layers import LayerGroup
+
+small = st.integers(1, 24)
+flags = st.booleans()
+
+
+@st.composite
+def gqa(draw: st.DrawFn, **fixed: Any) -> GQA:
+    """Grouped-query attention with any of its options."""
+    n_kv, head_dim = draw(small), draw(small)
+    fields = {
+        "num_attention_heads": n_kv * draw(st.integers(1, 4)),
+        "num_key_value_heads": n_kv,
+        "head_dim": head_dim,
+        "v_head_dim": draw(st.none() | small),
+        "sliding_window": draw(st.none() | small),
+        "rotary_dim": draw(st.none() | st.integers(0, head_dim)),
+        "qk_norm": draw(st.sampled_from([None, "head", "full"])),
+        **{name: draw(flags) for name in ("qkv_bias", "o_bias", "output_gate", "sinks")},
+    }
+    return GQA(**(fields | fixed))
+
+
+mla = st.builds(
+    MLA, num_attention_heads=small, q_lora_rank=st.none() | small, kv_lora_rank=small, qk_nope_head_dim=small,
+    qk_rope_head_dim=small, v_head_dim=small, attention_bias=flags,
+)  # fmt: skip
+
+
+@st.composite
+def gated_deltanet(draw: st.DrawFn) -> GatedDeltaNet:
+    """Gated DeltaNet with short chunks, so that small contexts cross them."""
+    keys = draw(small)
+    return GatedDeltaNet(
+        linear_num_key_heads=keys, linear_num_value_heads=keys * draw(st.integers(1, 4)), linear_key_head_dim=draw(small),
+        linear_value_head_dim=draw(small), linear_conv_kernel_dim=draw(st.integers(1, 6)), chunk_size=draw(st.integers(1, 9)),
+    )  # fmt: skip
+
+
+activations = st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "relu2"])
+mlp = st.builds(MLP, intermediate_size=small, gated=flags, activation=activations, bias=flags)
+
+
+@st.composite
+def moe(draw: st.DrawFn) -> MoE:
+    """A mixture of experts with any of its options."""
+    experts, shared = draw(small), draw(st.integers(0, 3))
+    return MoE(
+        num_experts=experts, num_experts_per_tok=draw(st.integers(1, experts)), moe_intermediate_size=draw(small),
+        num_shared_experts=shared, shared_expert_intermediate_size=draw(st.none() | small) if shared else None,
+        shared_expert_gate=draw(flags) if shared else False, activation=draw(activations),
+        **{name: draw(flags) for name in ("gated", "router_bias", "score_correction_bias", "expert_bias")},
+    )  # fmt: skip
+
+
+BLOCKS: dict[str, st.SearchStrategy[Any]] = {
+    "gqa": gqa(), "mla": mla, "gated_deltanet": gated_deltanet(), "mlp": mlp, "moe": moe(),
+}  # fmt: skip
+"""A strategy for every family: a test checks that none is missing."""
+
+MIXERS = [name for name, family in FAMILIES.items() if issubclass(family, Mixer)]
+FEED_FORWARDS = [name for name, family in FAMILIES.items() if issubclass(family, FeedForward)]
+
+norms = st.builds(
+    Norm, kind=st.sampled_from(["rmsnorm", "layernorm"]), placement=st.sampled_from(["pre", "post", "sandwich", "none"]), bias=flags
+)
+
+
+def model(*groups: LayerGroup, **fields: Any) -> Architecture:
+    """A small architecture around layer groups."""
+    about = {"name": "small", "title": "Small", "maker": "tests", "released": date(2026, 1, 1), "source": "tests"}
+    sizes = {"hidden_size": 16, "vocab_size": 40, "tie_word_embeddings": False}
+    return Architecture(**(about | sizes | fields), layers=groups)
+
+
+@st.composite
+def architectures(draw: st.DrawFn, kind: str) -> Architecture:
+    """An architecture with one or two groups, the first of which holds a block of `kind`."""
+    own = draw(BLOCKS[kind])
+    first = {"mixer": own, "feed_forward": draw(mlp)} if kind in MIXERS else {"mixer": draw(gqa()), "feed_forward": own}
+    groups = [LayerGroup(name="first", count=draw(st.integers(1, 4)), **first)]
+    if draw(flags):
+        groups.append(LayerGroup(name="second", count=draw(st.integers(1, 4)), mixer=draw(gqa()), feed_forward=draw(moe())))
+    return model(
+        *groups, hidden_size=draw(small), vocab_size=draw(small), tie_word_embeddings=draw(flags), norm=draw(norms),
+        position_embeddings=draw(st.none() | small),
+    )  # fmt: skip
