@@ -1,4 +1,4 @@
-"""Expressions on numbers: exact for integers, float64 in blocks for arrays. One walk serves both.
+"""Expressions on numbers: exact for integers, float64 in blocks for arrays.
 
 Shared subexpressions are computed once. Text never becomes an expression here.
 """
@@ -18,7 +18,7 @@ from sympy import Eq, Expr, Function, Ge, Gt, Le, Lt, Ne, Piecewise, Symbol
 from sympy.core.basic import Basic
 from sympy.logic.boolalg import BooleanFalse, BooleanTrue
 
-BLOCK_POINTS = 16_384
+BLOCK_POINTS = 20_480
 """Points evaluated together: small enough for the intermediate arrays to stay in the processor's cache."""
 
 Number = int | float | Fraction
@@ -58,38 +58,17 @@ class distinct_experts(Function):  # type: ignore[misc]  # sympy is untyped
 
 
 def _distinct_experts(experts: Value, used: Value, tokens: Value) -> Value:
-    if isinstance(experts, (int, float, Fraction)) and isinstance(used, (int, float, Fraction)) and used >= experts:
-        return float(experts)
-    if all(isinstance(value, (int, float, Fraction)) for value in (experts, used, tokens)):
-        return -float(experts) * math.expm1(float(tokens) * math.log1p(-float(used) / float(experts)))
+    if not any(isinstance(value, np.ndarray) for value in (experts, used, tokens)):
+        missed = math.expm1(float(tokens) * math.log1p(-float(used) / float(experts))) if used < experts else -1.0
+        return -float(experts) * missed
     with np.errstate(divide="ignore"):
         return -experts * np.expm1(tokens * np.log1p(-np.asarray(used, dtype=np.float64) / experts))
-
-
-def _min(*values: Value) -> Value:
-    return min(values) if all(not isinstance(v, np.ndarray) for v in values) else reduce(np.minimum, values)
-
-
-def _max(*values: Value) -> Value:
-    return max(values) if all(not isinstance(v, np.ndarray) for v in values) else reduce(np.maximum, values)
-
-
-def _floor(value: Value) -> Value:
-    return np.floor(value) if isinstance(value, np.ndarray) else math.floor(value)
-
-
-def _ceiling(value: Value) -> Value:
-    return np.ceil(value) if isinstance(value, np.ndarray) else math.ceil(value)
 
 
 def _power(base: Value, exponent: Value) -> Value:
     if isinstance(base, int) and isinstance(exponent, int) and exponent < 0:
         return Fraction(1, base**-exponent)
     return base * base if isinstance(exponent, int) and exponent == 2 else base**exponent
-
-
-def _log(value: Value) -> Value:
-    return np.log(value) if isinstance(value, np.ndarray) else math.log(value)
 
 
 def _product(*values: Value) -> Value:
@@ -100,53 +79,16 @@ def _sum(*values: Value) -> Value:
     return reduce(add, values)
 
 
-_OPERATIONS: dict[str, Callable[..., Value]] = {
-    "Add": _sum, "Mul": _product, "Pow": _power, "Min": _min, "Max": _max, "floor": _floor, "ceiling": _ceiling,
-    "distinct_experts": _distinct_experts, "log": _log,
+_COMMON: dict[str, Callable[..., Value]] = {
+    "Add": _sum, "Mul": _product, "Pow": _power, "distinct_experts": _distinct_experts,
     Eq.__name__: eq, Ne.__name__: ne, Lt.__name__: lt, Le.__name__: le, Gt.__name__: gt, Ge.__name__: ge,
 }  # fmt: skip
-
-
-def walk(expr: Basic, known: dict[Basic, Value], exact: bool) -> Value:
-    """The value of an expression; `known` holds the letters' values and keeps those of subexpressions."""
-    found = known.get(expr)
-    if found is not None:
-        return found
-    value: Value
-    if expr.is_Integer:
-        value = int(expr)
-    elif expr.is_Rational:
-        value = Fraction(int(expr.p), int(expr.q)) if exact else float(expr)
-    elif expr.is_Float:
-        value = float(expr)
-    elif isinstance(expr, Piecewise):
-        value = _piecewise(expr, known, exact)
-    elif isinstance(expr, (BooleanTrue, BooleanFalse)):
-        value = bool(expr)
-    elif isinstance(expr, Symbol):
-        raise KeyError(expr.name)
-    else:
-        value = _OPERATIONS[type(expr).__name__](*(walk(arg, known, exact) for arg in expr.args))
-    known[expr] = value
-    return value
-
-
-def _piecewise(expr: Piecewise, known: dict[Basic, Value], exact: bool) -> Value:
-    chosen: list[tuple[Value, Value]] = []
-    for branch, condition in expr.args:
-        holds = walk(condition, known, exact)
-        if isinstance(holds, np.ndarray):
-            if holds.any():
-                chosen.append((holds, walk(branch, known, exact)))
-            if holds.all():
-                break
-        elif holds:
-            chosen.append((True, walk(branch, known, exact)))
-            break
-    value = chosen[-1][1]
-    for holds, branch_value in reversed(chosen[:-1]):
-        value = np.where(holds, branch_value, value)
-    return value
+_EXACT = _COMMON | {"Min": min, "Max": max, "floor": math.floor, "ceiling": math.ceil, "log": math.log}
+_ARRAYS: dict[str, Callable[..., Value]] = _COMMON | {
+    "Add": np.add, "Mul": np.multiply, "Min": np.minimum, "Max": np.maximum, "floor": np.floor, "ceiling": np.ceil, "log": np.log,
+}  # fmt: skip
+_CHAINED = ("Add", "Mul", "Min", "Max")
+"""Operations of any number of arguments, done two at a time."""
 
 
 def evaluate(expr: Expr, values: Mapping[Symbol, Number]) -> int | float:
@@ -158,7 +100,34 @@ def evaluate(expr: Expr, values: Mapping[Symbol, Number]) -> int | float:
     >>> evaluate(T * S - T * (T - 1) / 2, {S: 5, T: 5})
     15
     """
-    return plain(walk(expr, dict(values), exact=True))
+    return plain(walk(expr, dict(values)))
+
+
+def walk(expr: Basic, known: dict[Basic, Value]) -> Value:
+    """The exact value of an expression; `known` holds the letters' values and keeps those of subexpressions."""
+    found = known.get(expr)
+    if found is None:
+        found = known[expr] = _constant(expr) if not expr.args else _applied(expr, known)
+    return found
+
+
+def _constant(expr: Basic) -> Value:
+    """The value of a leaf. Raises KeyError for a letter."""
+    if expr.is_Integer:
+        return int(expr)
+    if expr.is_Rational:
+        return Fraction(int(expr.p), int(expr.q))
+    if isinstance(expr, (BooleanTrue, BooleanFalse)):
+        return bool(expr)
+    if isinstance(expr, Symbol):
+        raise KeyError(expr.name)
+    return float(expr)
+
+
+def _applied(expr: Basic, known: dict[Basic, Value]) -> Value:
+    if isinstance(expr, Piecewise):
+        return next(walk(branch, known) for branch, holds in expr.args if walk(holds, known))
+    return _EXACT[type(expr).__name__](*[walk(arg, known) for arg in expr.args])
 
 
 def plain(value: Value) -> int | float:
@@ -168,15 +137,91 @@ def plain(value: Value) -> int | float:
     return value  # type: ignore[no-any-return]
 
 
+class _Program:
+    """An expression over arrays as a list of steps, each subexpression once; what depends on no array is a number already.
+
+    A slot is a number, or the place of a step's result; the first slots are the arrays.
+    """
+
+    def __init__(self, expr: Expr, scalars: Mapping[Symbol, Number], arrays: tuple[Symbol, ...]) -> None:
+        self._slots: list[Value] = [None] * len(arrays)
+        self._steps: list[tuple[Callable[..., Value], tuple[int, ...], int]] = []
+        self._varies: set[int] = set(range(len(arrays)))
+        self._places: dict[Basic, int] = {symbol: place for place, symbol in enumerate(arrays)}
+        self._places |= {symbol: self._store(value) for symbol, value in scalars.items()}
+        self._result = self._compiled(expr)
+
+    def _store(self, value: Value) -> int:
+        self._slots.append(value)
+        return len(self._slots) - 1
+
+    def _compiled(self, expr: Basic) -> int:
+        place = self._places.get(expr)
+        if place is None:
+            place = self._places[expr] = self._placed(expr)
+        return place
+
+    def _placed(self, expr: Basic) -> int:
+        if not expr.args:
+            return self._store(_constant(expr))
+        if isinstance(expr, Piecewise):
+            return self._chosen(list(expr.args))
+        places = tuple(self._compiled(arg) for arg in expr.args)
+        varying = tuple(place for place in places if place in self._varies)
+        fixed = tuple(place for place in places if place not in self._varies)
+        name = type(expr).__name__
+        if not varying:
+            return self._store(_EXACT[name](*(self._slots[place] for place in places)))
+        if name not in _CHAINED:
+            return self._step(_ARRAYS[name], places)
+        numbers = [self._slots[place] for place in fixed]
+        if numbers:  # the numbers first, so that each array is passed over once
+            varying += (self._store(_EXACT[name](*numbers) if len(numbers) > 1 else numbers[0]),)
+        return reduce(lambda left, right: self._step(_ARRAYS[name], (left, right)), (varying[-1], *varying[:-1]))
+
+    def _step(self, operation: Callable[..., Value], places: tuple[int, ...]) -> int:
+        for place in places:  # floats suffice for arrays, and spare them the fractions
+            if isinstance(self._slots[place], Fraction):
+                self._slots[place] = float(self._slots[place])
+        result = self._store(None)
+        self._varies.add(result)
+        self._steps.append((operation, places, result))
+        return result
+
+    def _chosen(self, branches: list[tuple[Basic, Basic]]) -> int:
+        """The first branch whose condition holds, point by point where the condition varies."""
+        (branch, condition), *others = branches
+        place = self._compiled(condition)
+        if place in self._varies:
+            return self._step(np.where, (place, self._compiled(branch), self._chosen(others)))
+        return self._compiled(branch) if self._slots[place] else self._chosen(others)
+
+    def __call__(self, block: list[NDArray[np.float64]], out: NDArray[np.float64]) -> None:
+        """Computes one block into `out`."""
+        slots = self._slots
+        slots[: len(block)] = block
+        for operation, places, result in self._steps[:-1]:
+            slots[result] = operation(*[slots[place] for place in places])
+        for operation, places, result in self._steps[-1:]:
+            if isinstance(operation, np.ufunc) and result == self._result:
+                operation(*[slots[place] for place in places], out=out)
+                return
+            slots[result] = operation(*[slots[place] for place in places])
+        out[...] = slots[self._result]
+
+
 def evaluate_arrays(
-    expr: Expr, values: Mapping[Symbol, Number | NDArray[Any]], check: Callable[[dict[Symbol, Value]], None] | None = None
+    expr: Expr,
+    values: Mapping[Symbol, Number | NDArray[Any]],
+    check: Callable[[Mapping[Symbol, Value]], None] | None = None,
 ) -> NDArray[np.float64]:
     """The float64 values of an expression over arrays that broadcast together, in blocks of `BLOCK_POINTS`.
 
     `check` is called with each block's values and may raise.
     """
-    scalars = {s: v if isinstance(v, (int, float)) else float(v) for s, v in values.items() if not isinstance(v, np.ndarray)}
-    arrays = {s: v for s, v in values.items() if isinstance(v, np.ndarray)}
+    scalars = {symbol: value for symbol, value in values.items() if not isinstance(value, np.ndarray)}
+    arrays = {symbol: value for symbol, value in values.items() if isinstance(value, np.ndarray)}
+    program = _Program(expr, scalars, tuple(arrays))
     points: Any = np.nditer(  # type: ignore[call-overload]  # the stubs know no None among operands
         [*arrays.values(), None],
         flags=["external_loop", "buffered", "zerosize_ok"],
@@ -187,8 +232,7 @@ def evaluate_arrays(
     )
     with points:
         for *block, out in points:
-            known: dict[Basic, Value] = {**scalars, **dict(zip(arrays, block, strict=True))}
             if check is not None:
-                check(known)
-            out[...] = walk(expr, known, exact=False)
+                check({**scalars, **dict(zip(arrays, block, strict=True))})
+            program(block, out)
         return np.asarray(points.operands[-1])

@@ -178,7 +178,7 @@ class Formula:
             return self.having(**options)(**{name: value for name, value in inputs.items() if name not in options})
         values = self._values(inputs)
         if any(isinstance(value, np.ndarray) for value in values.values()):
-            return evaluate_arrays(self.expr, values, self._check_block)
+            return evaluate_arrays(self.expr, values, _Check(values))
         _check_order(values.get(T), values.get(S))
         return self._exact(values)
 
@@ -197,7 +197,7 @@ class Formula:
             letters = known.get(id(term.binding))
             if letters is None:
                 letters = known[id(term.binding)] = {**values, **bound_values(term.binding, values)}
-            total += term.times * walk(term.decode if decode else term.prefill, letters, exact=True)
+            total += term.times * walk(term.decode if decode else term.prefill, letters)
         return plain(total)
 
     def _values(self, inputs: Mapping[str, Any]) -> dict[Symbol, Any]:
@@ -224,16 +224,6 @@ class Formula:
     def _needs(self, symbol: Symbol) -> bool:
         """A model's formulas need each of their letters; a family's, those that occur."""
         return not self._in_letters or symbol in self.expr.free_symbols
-
-    def _check_block(self, values: Mapping[Symbol, Any]) -> None:
-        for symbol, value in values.items():
-            if isinstance(value, np.ndarray):
-                low, high = value.min(), value.max()
-                if not (low >= 1 and high <= MAX_INPUT):
-                    _refuse(LETTERS[symbol.name].field, low if not low >= 1 else high)
-                if (value != np.floor(value)).any():
-                    _refuse(LETTERS[symbol.name].field, value[value != np.floor(value)][0])
-        _check_order(values.get(T), values.get(S))
 
     # what else can be asked of it
 
@@ -327,6 +317,32 @@ def _number(name: str, value: Any) -> Any:
 def _refuse(name: str, value: Any) -> None:
     value = value.item() if isinstance(value, np.generic) else value
     raise CostModelError(f"{name} got {shown(value)}; give a whole number from 1 to {MAX_INPUT}")
+
+
+class _Check:
+    """Refuses blocks of arrays that hold anything but whole numbers in range, and new tokens beyond the context."""
+
+    def __init__(self, values: Mapping[Symbol, Any]) -> None:
+        arrays = {symbol: value for symbol, value in values.items() if isinstance(value, np.ndarray)}
+        self._whole = {symbol: value.dtype.kind in "iu" for symbol, value in arrays.items()}
+        self._ordered = T in values and S in values
+
+    def __call__(self, block: Mapping[Symbol, Any]) -> None:
+        for symbol, whole in self._whole.items():
+            value = block[symbol]
+            # a sum of squares is cheaper than a maximum, and NaN and infinity spoil it too
+            small = np.dot(value, value) <= float(MAX_INPUT) ** 2
+            if not small or value.min() < 1 or not (whole or (value == np.floor(value)).all()):
+                _refuse_first(LETTERS[symbol.name].field, value)
+        if self._ordered:
+            _check_order(block[T], block[S])
+
+
+def _refuse_first(name: str, block: Any) -> None:
+    """Raises for the first value of a block that is no whole number in range."""
+    wrong = ~((block >= 1) & (block <= MAX_INPUT) & (block == np.floor(block)))
+    if wrong.any():
+        _refuse(name, block[wrong][0])
 
 
 def _check_order(new_tokens: Any, context: Any) -> None:

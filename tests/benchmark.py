@@ -32,7 +32,8 @@ def process_cpu_seconds(command: list[str]) -> float:
     """CPU time of a whole process, user and system, with bytecode compiled as on a normal machine."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)  # noqa: S603 - our own commands
+    quiet = subprocess.DEVNULL
+    subprocess.run(command, check=True, stdout=quiet, stderr=quiet, env=environment)  # noqa: S603 - our own commands
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -46,16 +47,20 @@ def smallest(*calls: Callable[[], float]) -> list[float]:
 def main() -> None:
     """Prints each figure with its target."""
     deepseek, gemma, contexts = cm.load("deepseek-v3"), cm.load("gemma-3-27b"), np.linspace(1, 1_000_000, POINTS).round()
-    hand = {
-        "deepseek-v3": (deepseek, lambda: 61 * (512 + 64) * 2 * contexts),
-        "gemma-3-27b": (gemma, lambda: 2 * 16 * 128 * 2 * (52 * np.minimum(contexts, 1024) + 10 * contexts)),
+    by_hand = {
+        "deepseek-v3": (deepseek, lambda batch, context: 61 * batch * context * (512 + 64) * 2),
+        "gemma-3-27b": (gemma, lambda batch, context: batch * 2 * 16 * 128 * 2 * (52 * np.minimum(context, 1024) + 10 * context)),
     }
-    for name, (model, by_hand) in hand.items():
-        assert np.array_equal(model.cache_bytes(context=contexts), by_hand())
-        ours, theirs = smallest(
-            lambda model=model: cpu_seconds(lambda: model.cache_bytes(context=contexts)), lambda by_hand=by_hand: cpu_seconds(by_hand)
-        )
-        print(f"{name}: one million cache_bytes points {ours / theirs:.2f}x hand-written numpy ({ours * 1e3:.1f} ms); at most 3x")
+    for points in (contexts.astype(np.int64), contexts):
+        for name, (model, formula) in by_hand.items():
+            assert np.array_equal(model.cache_bytes(context=points, batch=4), formula(4, points))
+            ours, theirs = smallest(
+                lambda model=model, points=points: cpu_seconds(lambda: model.cache_bytes(context=points, batch=4)),
+                lambda formula=formula, points=points: cpu_seconds(lambda: formula(4, points)),
+            )
+            print(
+                f"{name}: a million cache_bytes of {points.dtype}: {ours / theirs:.2f}x hand-written numpy ({ours * 1e3:.1f} ms); at most 3x"
+            )
     (flops,) = smallest(lambda: cpu_seconds(lambda: deepseek.prefill_flops(context=contexts)))
     print(f"deepseek-v3: one million prefill_flops points {flops:.3f} s; under 1 s")
     command = [sys.executable, "-m", "costmodel"]

@@ -24,6 +24,7 @@ KINDS = sorted(FAMILIES)
 ONE_ALGORITHM = ("absorbed", "recurrent")
 """The forms in which each token's work depends on what came before it alone: their decode steps sum to prefill."""
 
+
 def inputs_of(formula: Any, new: int, context: int, batch: int) -> dict[str, int]:
     """The letters a quantity takes."""
     given_ = {"batch": batch, "new_tokens": new, "context": context}
@@ -53,7 +54,9 @@ def test_parts_sum_to_the_whole(kind: str, data: st.DataObject, context: int, ba
         whole = formula(**at)
         groups = formula.parts.values()
         assert sum(part(**at) for part in groups) == pytest.approx(whole, rel=1e-12)
-        assert sum(op(**at) for part in groups for block in part.parts.values() for op in block.parts.values()) == pytest.approx(whole, rel=1e-12)
+        assert sum(op(**at) for part in groups for block in part.parts.values() for op in block.parts.values()) == pytest.approx(
+            whole, rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -170,7 +173,9 @@ def test_as_many_kv_heads_as_heads_is_mha(data: st.DataObject, context: int) -> 
     import costmodel as cm
 
     block = data.draw(gqa(sliding_window=None, v_head_dim=None, rotary_dim=0, qk_norm=None, output_gate=False))
-    block = block.model_copy(update={"num_key_value_heads": block.num_attention_heads, "qkv_bias": False, "o_bias": False, "sinks": False})
+    block = block.model_copy(
+        update={"num_key_value_heads": block.num_attention_heads, "qkv_bias": False, "o_bias": False, "sinks": False}
+    )
     architecture = model(LayerGroup(name="only", count=1, mixer=block))
     letters = {"n_h": block.num_attention_heads, "d_h": block.head_dim}
     assert cm.family("mha").cache_bytes(context=context, **letters) == architecture.cache_bytes(context=context)
