@@ -12,10 +12,13 @@ from pydantic import ValidationError
 
 from costmodel.architecture import Architecture, Reference
 from costmodel.blocks import FAMILIES
-from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, shown
+from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
+from costmodel.quantities import Params
 from costmodel.workload import one_line
 
-MAX_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 1 << 18
+MAX_DOTS = 300
+"""Dots in a line: the time that tomllib takes for a key grows with their square."""
 MAX_PATH = 4_096
 HERE = Path(__file__).resolve().parent
 CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
@@ -47,9 +50,9 @@ def load(source: str | os.PathLike[str]) -> Architecture:
     >>> load("deepseek-v3").title
     'DeepSeek-V3'
     """
-    if not isinstance(source, (str, os.PathLike)):
+    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    if not isinstance(text, str):
         raise CostModelError(f"load got {shown(source)}; give a preset name or a TOML file")
-    text = os.fspath(source)
     known = presets()
     if text in known:
         return _preset(text)
@@ -60,9 +63,14 @@ def load(source: str | os.PathLike[str]) -> Architecture:
 
 def _is_path(text: str) -> bool:
     """Preset names may hold dots (`llama-3.1-8b`): a text is a path by its ending, its separator, or a file that stands there."""
-    if "\0" in text or len(text) > MAX_PATH:
+    if not text or "\0" in text or len(text) > MAX_PATH:
         return False
-    return "/" in text or os.sep in text or text.endswith((".toml", ".json")) or Path(text).exists()
+    if "/" in text or os.sep in text or text.endswith((".toml", ".json")):
+        return True
+    try:
+        return Path(text).exists()
+    except OSError:  # too long for a file's name
+        return False
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -82,21 +90,23 @@ def read(path: Path) -> Architecture:
 
 
 def _text(path: Path) -> str:
-    shown_name = shown(path.name)
-    if path.suffix == ".json":
+    shown_name = shown(path.name or str(path))
+    if path.suffix.lower() == ".json":
         raise UnsupportedArchitecture(
             f"{shown_name} is JSON, which is not read yet; write the architecture as TOML (see `costmodel schema`)"
         )
     try:
         if path.is_dir():
             raise CostModelError(f"{shown_name} is a folder; give a TOML file in it")
+        if path.exists() and not path.is_file():
+            raise CostModelError(f"{shown(str(path))} is no ordinary file; give a preset name or a TOML file")
         if not path.is_file():
             raise CostModelError(f"no file {shown(str(path))}; give a preset name or a TOML file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise CostModelError(
                 f"{shown_name} has {path.stat().st_size:,} bytes; an architecture file has at most {MAX_FILE_BYTES:,}"
             )
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark in front
     except UnicodeDecodeError:
         raise CostModelError(f"{shown_name} is not UTF-8 text; give a TOML file") from None
     except OSError as error:
@@ -105,34 +115,46 @@ def _text(path: Path) -> str:
 
 def parse(text: str, name: str) -> Architecture:
     """An architecture from TOML text; `name` stands in errors."""
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise CostModelError(f"{shown(name)} has a line with more than {MAX_DOTS} dots; an architecture's keys have at most three")
     try:
         data = tomllib.loads(text)
     except RecursionError:
         raise CostModelError(f"{shown(name)} is nested too deeply; an architecture has four levels") from None
     except ValueError as error:  # TOMLDecodeError, and integers beyond Python's limit of digits
-        raise CostModelError(f"{shown(name)} is no valid TOML: {shown(str(error).splitlines()[0])[1:-1]}") from None
+        raise CostModelError(f"{shown(name)} is no valid TOML: {excerpt(str(error))}") from None
     return validate(data, name)
 
 
 def validate(data: dict[str, Any], name: str) -> Architecture:
     """An architecture from parsed data, or one line that says what is wrong with it."""
+    if not isinstance(data, dict):
+        raise CostModelError(f"{shown(name)[1:-1]}: got {shown(data)}; give a table of an architecture's fields")
     _refuse_unknown_kinds(data, name)
     try:
-        return Architecture.model_validate(data)
+        architecture = Architecture.model_validate(data)
     except ValidationError as error:
         raise CostModelError(one_line(error, Architecture, f"{shown(name)[1:-1]}: ")) from None
     except RecursionError:
         raise CostModelError(f"{shown(name)} is nested too deeply; an architecture has four levels") from None
+    for row in architecture.reference:
+        quantity = row.quantity.removeprefix("params.")
+        known = Params.NAMES if quantity != row.quantity else QUANTITIES
+        if quantity not in known:
+            raise CostModelError(
+                f"{shown(name)[1:-1]}: reference row has no quantity {shown(row.quantity)}; {did_you_mean(quantity, known)}"
+            )
+    return architecture
 
 
 def _refuse_unknown_kinds(data: dict[str, Any], name: str) -> None:
     """A block of a kind that is not modelled is refused by name."""
     layers = data.get("layers")
-    for group in layers if isinstance(layers, list) else []:
+    for group in [*(layers if isinstance(layers, (list, tuple)) else ()), data.get("vision")]:
         for part in ("mixer", "feed_forward"):
             block = group.get(part) if isinstance(group, dict) else None
             kind = block.get("kind") if isinstance(block, dict) else None
-            if isinstance(kind, str) and kind not in FAMILIES:
+            if kind is not None and not (isinstance(kind, str) and kind in FAMILIES):
                 raise UnsupportedArchitecture(
                     f"{shown(name)[1:-1]}: no {part} of kind {shown(kind)} is modelled; {did_you_mean(kind, FAMILIES)}"
                 )
@@ -148,7 +170,7 @@ def reference_value(architecture: Architecture, row: Reference) -> int | float:
     name = row.quantity.removeprefix("params.")
     if name != row.quantity:
         return architecture.params.formula(name)()  # type: ignore[no-any-return]
-    if name not in QUANTITIES:
+    if name not in QUANTITIES:  # of an architecture that was made, not read
         raise CostModelError(f"reference row has no quantity {shown(row.quantity)}; {did_you_mean(row.quantity, QUANTITIES)}")
     value = getattr(architecture, name)(**row.inputs)
     if row.per_token:

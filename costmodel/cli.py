@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from costmodel.errors import CostModelError, excerpt, shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="costmodel",
     help="What an LLM architecture costs: parameters, cache, FLOPs and bytes, derived symbolically and explained.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -48,8 +51,8 @@ PER_MODEL = {
     "weight_bytes": "bytes",
     "cache_bytes": "bytes",
     "cache_bytes_engine": "bytes",
-    "cache_bytes_per_token": "bytes per token",
-    "cache_bytes_per_next_token": "bytes per token",
+    "cache_bytes_per_token": "bytes",
+    "cache_bytes_per_next_token": "bytes",
     "prefill_flops": "FLOP",
     "decode_flops": "FLOP",
 }
@@ -117,14 +120,26 @@ def compare(
     from costmodel.comparison import comparison_rows
     from costmodel.summary import COMPARISON_REMARKS
     from costmodel.tables import Table
-    from costmodel.units import parse_tokens, tokens
+    from costmodel.units import parse_tokens, workload
 
     length = parse_tokens(context)
     rows = comparison_rows(models, length, batch, precision, cache_precision)
     remarks = (*(f"{row['name']}: {row['notes']}" for row in rows if row["notes"]), *COMPARISON_REMARKS)
     if form in (Format.table, Format.md):  # for people: a column a model
-        rows = [{"quantity": key, **{row["name"]: row[key] for row in rows}} for key in PER_MODEL]
-    emit([Table("compare", f"{batch} sequence(s) of {tokens(length)} tokens", rows, PER_MODEL, remarks)], form)
+        names = columns([row["name"] for row in rows])
+        rows = [{"quantity": key, **{name: row[key] for name, row in zip(names, rows, strict=True)}} for key in PER_MODEL]
+    title = workload(batch, length)
+    emit([Table("compare", title, rows, row_units=PER_MODEL, remarks=remarks)], form)
+
+
+def columns(names: Sequence[str]) -> list[str]:
+    """A heading for each model; one that is taken gets its place behind it.
+
+    >>> columns(["gpt2", "gpt2"])
+    ['gpt2', 'gpt2 (2)']
+    """
+    taken = ("quantity", *names)
+    return [f"{name} ({place})" if name in taken[:place] else name for place, name in enumerate(names, 1)]
 
 
 @app.command()
@@ -138,7 +153,7 @@ def diff(
     """Walk from A to B, one architecture change at a time, with what each costs."""
     from costmodel.comparison import diff_rows
     from costmodel.tables import Table
-    from costmodel.units import parse_tokens, tokens
+    from costmodel.units import parse_tokens, workload
 
     length = parse_tokens(context)
     start, steps, end = diff_rows(a, b, length, batch)
@@ -150,7 +165,7 @@ def diff(
         [
             Table(
                 "diff",
-                f"{start['change']} -> {end['change']}, {batch} sequence(s) of {tokens(length)} tokens",
+                f"{start['change']} -> {end['change']}, {workload(batch, length)}",
                 [start, *steps, end],
                 STEPS,
                 remarks,
@@ -200,7 +215,7 @@ def report(
     if out is None:
         sys.stdout.write(text)
     else:
-        sys.stderr.write(f"wrote {out}\n")
+        sys.stderr.write(f"wrote {shown(str(out))[1:-1]}\n")
 
 
 @app.command()
@@ -212,15 +227,36 @@ def schema() -> None:
     sys.stdout.write(as_json(Architecture.model_json_schema()))
 
 
-def main(arguments: Sequence[str] | None = None) -> Any:
-    """Runs the command line; a user's mistake is one line on stderr and status 2."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits; a user's mistake is one line on stderr and status 2."""
+    prepare_streams()
     try:
-        return app(arguments)
-    except ValueError as error:
-        if type(error).__module__ != "costmodel.errors":
-            raise
+        status = app(list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
+    except CostModelError as error:
         sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(1) from None
+        status = 2
+    except USAGE_ERROR as error:
+        where = error.ctx.command_path if error.ctx else "costmodel"
+        sys.stderr.write(f"error: {excerpt(error.format_message()).rstrip('.')}; see `{where} --help`\n")
+        status = 2
+    except OSError as error:  # whoever read stdout has left, or its disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"error: the output cannot be written: {error.strerror}\n")
+        status = 1
+    raise SystemExit(status or 0)
+
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""What typer raises for a mistaken command line; it exports only this child of it."""
+
+
+def prepare_streams() -> None:
+    """Has stdout and stderr take every character, and be there at all."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -10,10 +10,11 @@ import numpy as np
 from sympy import Expr, Integer, Max, Min, Piecewise, Poly, Rational, Symbol, ceiling, floor
 from sympy.core.relational import Relational
 
-from costmodel.errors import CostModelError, shown
+from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import distinct_experts, evaluate, evaluate_arrays
 from costmodel.formula import Formula
 from costmodel.symbols import LETTERS, letter_named
+from costmodel.units import whole
 
 GRID_POINTS = 4_096
 
@@ -21,9 +22,9 @@ GRID_POINTS = 4_096
 def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30, **fixed: Any) -> list[int | float]:
     """The values of the letter `over`, from 1 to `upto`, at which two formulas meet, in order.
 
-    `fixed` gives the other letters (batch and new_tokens are 1 by default). Piecewise polynomials are solved
-    exactly; formulas that step (pages, chunks) give the first whole number at which the order has changed.
-    Where two formulas coincide over a stretch, its ends are given.
+    `fixed` gives the other letters (batch and new_tokens are 1 by default); options belong to `having`. Piecewise
+    polynomials are solved exactly; formulas that step (pages, chunks) give the first whole number at which the order
+    has changed. Where two formulas coincide over a stretch, its ends are given.
 
     Raises CostModelError where the units differ, a letter is missing, or the formulas are equal everywhere.
 
@@ -32,14 +33,26 @@ def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30
     >>> [round(x) for x in cm.crossover(windowed.cache_bytes, plain.cache_bytes)]
     [8875]
     """
+    for formula in (f, g):
+        if not isinstance(formula, Formula):
+            raise CostModelError(f"crossover got {shown(formula)}; give two formulas, such as load('gpt2').cache_bytes")
     if f.unit != g.unit:
         raise CostModelError(f"{f.name} is in {f.unit} and {g.name} in {g.unit}; compare formulas of one unit")
-    letter = letter_named(over)
-    if letter is None or letter.symbol not in f.expr.free_symbols | g.expr.free_symbols:
-        raise CostModelError(f"neither {f.name} nor {g.name} depends on {shown(over)}; choose one of their letters")
+    letters = {symbol: LETTERS[symbol.name] for symbol in (*f.symbols, *g.symbols)}
+    letter = letter_named(over) if isinstance(over, str) else None
+    if letter is None or letter.symbol not in letters:
+        known = [letter.field for letter in letters.values()]
+        advice = did_you_mean(over, known) if known else "they are constants"
+        raise CostModelError(f"neither {f.name} nor {g.name} depends on {shown(over)}; {advice}")
+    upto, numbers = whole("upto", upto), _numbers(f"crossover over {letter.field}", fixed)
+    if letter.symbol in numbers:
+        raise CostModelError(f"{letter.field} is what crossover solves for; leave {letter.field}=... out")
     gap = f.expr - g.expr
-    for symbol in gap.free_symbols - {letter.symbol}:
-        gap = gap.xreplace({symbol: _fixed(symbol, fixed)})
+    for symbol in sorted(gap.free_symbols - {letter.symbol}, key=str):
+        if numbers.get(symbol, LETTERS[symbol.name].default) is None:
+            name = LETTERS[symbol.name].field
+            raise CostModelError(f"crossover needs {name} ({LETTERS[symbol.name].meaning}); give {name}=...")
+        gap = gap.xreplace({symbol: Integer(numbers.get(symbol, LETTERS[symbol.name].default))})
     if gap.has(floor, ceiling, distinct_experts):
         points = list(_stepwise(gap, letter.symbol, upto))
     else:
@@ -47,13 +60,18 @@ def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30
     return [int(point) if point == int(point) else float(point) for point in sorted(set(points))]
 
 
-def _fixed(symbol: Symbol, fixed: dict[str, Any]) -> Integer:
-    letter = LETTERS[symbol.name]
-    value = next((fixed[name] for name in (letter.field, symbol.name) if name in fixed), letter.default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        came = "" if value is None else f" got {shown(value)};"
-        raise CostModelError(f"{letter.field}:{came} give a whole number of at least 1, as {letter.field}=...")
-    return Integer(value)
+def _numbers(asker: str, fixed: dict[str, Any]) -> dict[Symbol, int]:
+    """The letters that are given, by long or short name."""
+    numbers: dict[Symbol, int] = {}
+    for name, value in fixed.items():
+        letter = letter_named(name)
+        if letter is None:
+            known = [letter.field for letter in LETTERS.values()]
+            raise CostModelError(f"{asker} has no input {shown(name)} (options go to having); {did_you_mean(name, known)}")
+        if letter.symbol in numbers:
+            raise CostModelError(f"{letter.field} is given twice; give {letter.field} or {letter.symbol.name}")
+        numbers[letter.symbol] = whole(letter.field, value)
+    return numbers
 
 
 def _exact(gap: Expr, x: Symbol, upto: int) -> Iterator[Expr]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from textwrap import shorten
 
 SHOWN_CHARACTERS = 60
+LISTED_CHARACTERS = 200
 
 
 class CostModelError(ValueError):
@@ -19,19 +21,29 @@ class UnsupportedArchitecture(CostModelError):
 def shown(value: object) -> str:
     """A value as an error may quote it: one line, printable ASCII, shortened.
 
-    >>> shown("deepsek-v3")
-    "'deepsek-v3'"
+    >>> shown("deepsek-v3"), shown([1, 2])
+    ("'deepsek-v3'", 'a list')
     """
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
         return f"an integer of {value.bit_length()} bits"
     if not isinstance(value, (str, int, float, bool, type(None))):
-        return f"a {type(value).__name__}"
+        kind = type(value).__name__
+        return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     text = ascii(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 4]}...{text[-1]}"
+
+
+def excerpt(text: str) -> str:
+    """A foreign message as an error may hold it: its first line, printable ASCII, shortened.
+
+    >>> excerpt("Unterminated string (at end of document)")
+    'Unterminated string (at end of document)'
+    """
+    return shorten(" ".join(ascii(text.partition("\n")[0])[1:-1].split()), LISTED_CHARACTERS, placeholder=" ...")
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """The nearest known name as a question, or the whole list where none is near.
+    """The nearest known name as a question, or the list, cut where it is long, where none is near.
 
     >>> did_you_mean("deepsek-v3", ["deepseek-v3", "kimi-k2"])
     'did you mean deepseek-v3?'
@@ -39,5 +51,6 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     'known: deepseek-v3, kimi-k2'
     """
     names = list(known)
-    near = get_close_matches(str(name)[:SHOWN_CHARACTERS].lower(), names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"
+    asked = name[:SHOWN_CHARACTERS].lower() if isinstance(name, str) else ""
+    near = get_close_matches(asked, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known: {shorten(', '.join(names), LISTED_CHARACTERS, placeholder=' ...')}"

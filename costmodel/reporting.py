@@ -13,7 +13,7 @@ from costmodel.catalog import reference_value
 from costmodel.comparison import Source, as_architecture
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.tables import Table, as_json, as_markdown, escape_markdown
-from costmodel.units import binary_bytes, count, flop, tokens
+from costmodel.units import binary_bytes, count, flop, tokens, whole
 
 CONTEXTS = (4_096, 32_768, 131_072, 1_048_576)
 FORMATS = ("md", "json")
@@ -33,6 +33,7 @@ CONVENTIONS = {
 
 def report_data(model: Architecture, context: int = 131_072, batch: int = 1) -> dict[str, Any]:
     """Everything a report says, in base units: bytes, FLOP and counts."""
+    context, batch = whole("context", context), whole("batch", batch)
     limit = model.max_position_embeddings
     contexts = sorted({length for length in CONTEXTS if limit is None or length <= limit} | {context})
     return {
@@ -201,29 +202,38 @@ def report(
     >>> report("deepseek-v3").splitlines()[0]
     '# DeepSeek-V3'
     """
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         raise CostModelError(f"no report format {shown(format)}; {did_you_mean(format, FORMATS)}")
+    if path is not None and not isinstance(path, (str, PathLike)):
+        raise CostModelError(f"report got {shown(path)} as its path; give a file's path, or leave it out")
     data = report_data(as_architecture(model), context, batch)
     text = markdown(data) if format == "md" else as_json(data)
     if path is not None:
-        write_text(Path(path), text)
+        write_text(Path(os.fsdecode(path)), text)
     return text
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all: a half-written one never takes the place of a good one."""
-    temporary = ""
+    temporary = None
     try:
+        if path.exists() and not path.is_file():  # a folder, or a device that a file must not replace
+            raise CostModelError(f"{shown(str(path))} is no ordinary file; choose another place")
+        target = path.resolve()  # a link stays, and leads to the new file
         with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8", newline="\n"
+            "w", dir=target.parent, prefix=".costmodel.", delete=False, encoding="utf-8", newline="\n"
         ) as file:
-            temporary = file.name
+            temporary = Path(file.name)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise CostModelError(f"{shown(str(path))} cannot be written: {error.strerror}; choose another place") from None
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except CostModelError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, characters that no path has
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise CostModelError(f"{shown(str(path))} cannot be written: {reason}; choose another place") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

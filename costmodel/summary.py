@@ -16,7 +16,7 @@ from costmodel.families import Family, family
 from costmodel.formula import Formula
 from costmodel.symbols import LETTERS, B, S, d_model, n_h, n_kv
 from costmodel.tables import Table
-from costmodel.units import tokens
+from costmodel.units import workload
 
 COMPARISON_REMARKS = (
     "cache_bytes is what must be kept (theory); cache_bytes_engine what a paged server reserves: pages of 16 tokens, "
@@ -40,7 +40,7 @@ def summary_tables(model: Architecture, context: int, batch: int, precision: str
         _row("weight_bytes", model.weight_bytes(precision=precision), "bytes", f"stored, {precision}, scales included"),
         _row("cache_bytes", kept, "bytes", f"theory: what must be kept, {cache_precision}"),
         _row("cache_bytes engine", cache(**at, view="engine"), "bytes", "engine: pages of 16 tokens, windows in full"),
-        _row("cache_bytes per token", kept / (batch * context), "bytes per token", "mean at this context"),
+        _row("cache_bytes per token", kept / (batch * context), "bytes", "mean at this context"),
         _row("prefill_flops", model.prefill_flops(**at), "FLOP", _passes("prefill", model, 1)),
         _row("decode_flops", model.decode_flops(**at), "FLOP", _passes("decode", model, 0)),
         _row(
@@ -50,9 +50,9 @@ def summary_tables(model: Architecture, context: int, batch: int, precision: str
             f"{precision} weights; each tensor once",
         ),
     ]
-    title = f"{model.title} ({model.maker}), {batch} sequence(s) of {tokens(context)} tokens"
+    title = f"{model.title} ({model.maker}), {workload(batch, context)}"
     return [
-        Table("quantities", title, rows, {row["quantity"]: row["unit"] for row in rows}, model.remarks(context)),
+        Table("quantities", title, rows, row_units={row["quantity"]: row["unit"] for row in rows}, remarks=model.remarks(context)),
         _parts(model, context, batch),
     ]
 
@@ -128,7 +128,7 @@ def derivation_tables(name: str, preset: str | None, context: int, batch: int) -
         for symbol in used
     ]
     remarks = (f"source: {exact.source}", f"numbers of one layer of {model.name}; {model.source}")
-    title = f"{exact.title} One layer, {batch} sequence(s) of {tokens(context)} tokens, numbers of {model.title}"
+    title = f"{exact.title} One layer, {workload(batch, context)}, numbers of {model.title}"
     return [Table("formulas", title, rows, remarks=remarks, vertical=True), Table("letters", "Letters", letters)]
 
 

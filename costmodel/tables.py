@@ -25,7 +25,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under one heading. `units` gives the unit of a column, or of a row under the key of its first column.
+    """Rows under one heading. `units` gives the unit of a column; `row_units` of a row, by its first cell.
 
     `remarks` are for people: they go to stderr beside data, and below the table in Markdown.
     """
@@ -37,6 +37,7 @@ class Table:
     remarks: tuple[str, ...] = ()
     vertical: bool = False
     """Rows too wide for a line: people see one value a line."""
+    row_units: dict[str, str] = field(default_factory=dict)
 
 
 def clean(text: str) -> str:
@@ -62,8 +63,8 @@ def escape_markdown(text: str) -> str:
 
 
 def as_json(data: Any) -> str:
-    """JSON with a stable order and a final newline."""
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """JSON with a stable order and a final newline; all ASCII, so that a control character reaches no terminal."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
 def as_csv(tables: Sequence[Table]) -> str:
@@ -83,7 +84,7 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = clean(value)
-    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+    return "'" + text if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def as_markdown(tables: Sequence[Table]) -> str:
@@ -115,12 +116,12 @@ def _line(cells: Sequence[str]) -> str:
 def _cells(table: Table) -> list[list[str]]:
     columns = list(dict.fromkeys(name for row in table.rows for name in row))
     body = [[readable(row.get(name, ""), unit_of(table, row, name)) for name in columns] for row in table.rows]
-    return [[name.replace("_", " ") for name in columns], *body]
+    return [columns if table.row_units else [name.replace("_", " ") for name in columns], *body]
 
 
 def unit_of(table: Table, row: dict[str, Any], column: str) -> str:
-    """The unit of a cell: its column's, or that of its row's first cell."""
-    return table.units.get(column) or table.units.get(str(next(iter(row.values()))), "")
+    """The unit of a cell: its column's, or its row's."""
+    return table.units.get(column) or table.row_units.get(str(next(iter(row.values()))), "")
 
 
 def readable(value: Any, unit: str = "") -> str:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from numbers import Real
+from typing import Any
 
 from costmodel.errors import CostModelError, shown
 
 BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 COUNT = ("", "k", "M", "B", "T")
+MAX_WHOLE = 10**12
+"""The largest batch, context or size that is asked for."""
 
 
 def _scaled(value: float, base: int, prefixes: tuple[str, ...]) -> tuple[float, str]:
@@ -87,7 +91,16 @@ def tokens(value: int) -> str:
     return f"{value:,}"
 
 
-_SIZE = re.compile(r"([0-9][0-9_,]{0,30})(?:\.([0-9]{1,12}))?\s*([kKmM]?)i?", re.ASCII)
+def workload(batch: int, context: int) -> str:
+    """A workload in words.
+
+    >>> workload(1, 131_072), workload(8, 5_000)
+    ('1 sequence of 128k tokens', '8 sequences of 5,000 tokens')
+    """
+    return f"{batch:,} sequence{'' if batch == 1 else 's'} of {tokens(context)} tokens"
+
+
+_SIZE = re.compile(r"([0-9]+(?:[_,][0-9]+)*)(?:\.([0-9]{1,12}))?\s*([kKmM]?)i?", re.ASCII)
 
 
 def parse_tokens(text: str) -> int:
@@ -98,7 +111,7 @@ def parse_tokens(text: str) -> int:
     >>> parse_tokens("128k"), parse_tokens("131_072"), parse_tokens("1M")
     (131072, 131072, 1048576)
     """
-    match = _SIZE.fullmatch(text.strip()) if len(text) < 64 else None
+    match = _SIZE.fullmatch(text.strip()) if isinstance(text, str) and len(text) < 64 else None
     if match:
         whole, decimals, prefix = match.groups()
         scale = {"": 1, "k": 1 << 10, "m": 1 << 20}[prefix.lower()]
@@ -107,3 +120,17 @@ def parse_tokens(text: str) -> int:
         if value.denominator == 1 and value >= 1:
             return int(value)
     raise CostModelError(f"{shown(text)} is no length; give a whole number of tokens such as 4096, 128k or 1M")
+
+
+def whole(name: str, value: Any) -> int:
+    """A batch, a context or a count as an int.
+
+    Raises CostModelError for anything but one whole number from 1 to 10^12.
+
+    >>> whole("context", 4096.0)
+    4096
+    """
+    number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else 0
+    if 1 <= number <= MAX_WHOLE and number == int(number):
+        return int(number)
+    raise CostModelError(f"{name} got {shown(value)}; give a whole number from 1 to {MAX_WHOLE}")

@@ -429,3 +429,9 @@ def test_rows_are_as_collected() -> None:
         assert collected[name]["status"] == "yes", name
         for field in ("value", "unit", "tol_rel"):
             assert row[field] == collected[name][field], (name, field)
+
+
+def test_training_flops_of_deepseek_v2() -> None:
+    """155 GFLOP a token (ISCA 2025, arXiv 2505.09343, table 2), with the convention that gives V3's 250."""
+    assert deepseek_v2().params.total == 235_741_434_880
+    assert deepseek_v2().training_flops(context=4096) / 4096 == pytest.approx(155e9, rel=0.005)
