@@ -9,7 +9,7 @@ from datetime import date
 from itertools import cycle, islice
 from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from sympy import Expr, Integer, Symbol
 
 from costmodel.blocks import FAMILIES, Norm
@@ -23,18 +23,14 @@ from costmodel.ops import N, gather, linear, norm
 from costmodel.quantities import Quantities, Row
 from costmodel.symbols import B, P, V, d_model
 from costmodel.towers import VisionTower, vision_rows
-from costmodel.workload import Options, Pass, Phase, Precision, View, ceil_div
+from costmodel.workload import Checked, Options, Pass, Phase, Precision, View, ceil_div
 
 RESERVED = ("embedding", "head", "vision", "mtp")
 
 Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=10_000)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MultiTokenPrediction(_Frozen):
+class MultiTokenPrediction(Checked):
     """`modules` draft modules: two norms and a projection of 2 d_model, one layer like group `layer`'s, and a norm.
 
     Token table and head are the model's own. DeepSeek-V3 report, arXiv 2412.19437, section 2.2.
@@ -44,17 +40,17 @@ class MultiTokenPrediction(_Frozen):
     layer: Name
 
 
-class Reference(_Frozen):
+class Reference(Checked):
     """A published value, and how to ask for it here: `quantity` called with `inputs`, per token where it says so.
 
     `tolerance` is relative; 0 means exact. `convention` says what the source counts.
     """
 
     quantity: Text
-    inputs: dict[str, int | str | bool] = {}
+    inputs: dict[str, int | str | bool] = Field(default_factory=dict)
     per_token: Flag = False
-    value: Annotated[float, Field(gt=0, allow_inf_nan=False)] | int
-    tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    value: Annotated[int, Field(strict=True, ge=1, le=10**30)] | Annotated[float, Field(strict=True, ge=1e-9, le=1e30)]
+    tolerance: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.0
     convention: Text
     source: Text
 
@@ -62,7 +58,7 @@ class Reference(_Frozen):
         return hash((self.quantity, self.value, self.source))
 
 
-class Architecture(Quantities, _Frozen):
+class Architecture(Quantities, Checked):
     """A model's architecture: every dimension that costs something, with its source.
 
     Public quantities (`cache_bytes`, `flops`, ...) are `Formula`s. Lengths are tokens, sizes elements.
@@ -166,7 +162,7 @@ class Architecture(Quantities, _Frozen):
         """Every row of one pass, in letters beside their numbers."""
         forward = options.as_pass(phase)
         unknown = next((name for name in forward.algorithms if name not in KNOWN_ALGORITHMS), None)
-        if unknown:
+        if unknown is not None:
             raise CostModelError(f"no algorithm {shown(unknown)}; {did_you_mean(unknown, ('auto', *KNOWN_ALGORITHMS))}")
         return (
             *self._ends(options, head=False),

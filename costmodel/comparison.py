@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from costmodel.architecture import Architecture
 from costmodel.blocks import AnyFeedForward, AnyMixer, Norm
 from costmodel.catalog import load
+from costmodel.errors import CostModelError, shown
 from costmodel.layers import LayerGroup
 from costmodel.towers import VisionTower
+from costmodel.units import whole
 from costmodel.workload import Precision
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ def comparison_rows(
     """The rows of `compare` as plain dicts."""
     if isinstance(models, (str, PathLike, Architecture)):
         models = [models]
+    if not isinstance(models, Iterable):
+        raise CostModelError(f"compare got {shown(models)}; give a list of preset names, TOML files or architectures")
+    context, batch = whole("context", context), whole("batch", batch)
     return [_compared(as_architecture(model), context, batch, precision, cache_precision) for model in models]
 
 
@@ -144,6 +149,7 @@ def diff_rows(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
     """(A's values, the steps' differences, B's values), as plain dicts with the keys of `DIFFERENCES`."""
     first, last = as_architecture(a), as_architecture(b)
+    context, batch = whole("context", context), whole("batch", batch)
     before = start = _priced(first, context, batch)
     steps = []
     for change, stage in _changes(_Stage.of(first), _Stage.of(last)):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from sympy import Expr, Symbol
 
 from costmodel.blocks import AnyFeedForward, AnyMixer, Block, FeedForwardField, MixerField, Norm
 from costmodel.blocks.base import ops_of
 from costmodel.blocks.norm import residual
 from costmodel.quantities import Row
-from costmodel.workload import Pass
+from costmodel.workload import Checked, Pass
 
 MAX_LAYERS = 10_000
 
@@ -20,10 +20,8 @@ Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9.
 """A name that is safe everywhere: lower case letters, digits, dot, dash and underscore."""
 
 
-class LayerGroup(BaseModel):
+class LayerGroup(Checked):
     """`count` equal layers: a mixer, a feed-forward layer, or both, each with its norms and residual."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name
     count: Annotated[int, Field(strict=True, ge=1, le=MAX_LAYERS)]

@@ -17,6 +17,7 @@ from costmodel.evaluate import evaluate
 from costmodel.formula import Formula, Term, bound_values
 from costmodel.ops import Op
 from costmodel.symbols import B, S, T
+from costmodel.units import whole
 from costmodel.workload import Options, Phase, Precision, View
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Quantities:
     def ledger_rows(self, new_tokens: int = 1, context: int = 1, batch: int = 1, **options: Any) -> list[dict[str, Any]]:
         """The rows of `ledger` as plain dicts."""
         chosen = Options().with_(LEDGER_OPTIONS, options)
+        new_tokens, context, batch = whole("new_tokens", new_tokens), whole("context", context), whole("batch", batch)
         self.flops.check(new_tokens=new_tokens, context=context, batch=batch)
         precision = chosen.as_precision("weights")
         letters = {B: batch, T: new_tokens, S: context}
@@ -256,7 +258,7 @@ class Params:
 
     def formula(self, name: str) -> Formula:
         """The Formula of one of the counts."""
-        if name not in self.NAMES:
+        if not isinstance(name, str) or name not in self.NAMES:
             raise CostModelError(f"no parameter count {shown(name)}; {did_you_mean(name, self.NAMES)}")
         if name not in self._formulas:
             self._formulas[name] = self._count(name)

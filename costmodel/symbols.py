@@ -76,4 +76,4 @@ def letter_named(name: str) -> Letter | None:
     >>> letter_named("context") is letter_named("S")
     True
     """
-    return LETTERS.get(name) or BY_FIELD.get(name)
+    return LETTERS.get(name) or BY_FIELD.get(name) if isinstance(name, str) else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from sympy import Expr, Integer, Symbol
 
 from costmodel.blocks import FeedForwardField, MixerField, Norm
@@ -16,17 +16,15 @@ from costmodel.layers import MAX_LAYERS, around, block_rows
 from costmodel.ops import N, Op, linear, norm, vector
 from costmodel.quantities import Row
 from costmodel.symbols import B, S, T, d_model
-from costmodel.workload import Pass, Phase
+from costmodel.workload import Checked, Pass, Phase
 
 
-class VisionTower(BaseModel):
+class VisionTower(Checked):
     """A bidirectional image encoder and the projector into the language model: its parameters are part of the total.
 
     An image of `image_size` pixels a side makes (image_size / patch_size)^2 patches; after the tower they are pooled to
     `tokens_per_image` tokens, normed, and projected to the language model's width without a bias.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     image_size: Size
     patch_size: Size

@@ -132,6 +132,20 @@ _LETTERED: dict[str, Expr] = {
 }  # fmt: skip
 
 
+class Checked(BaseModel):
+    """A frozen model whose construction in Python fails with one line, as reading a file does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise CostModelError(one_line(error, type(self), f"{type(self).__name__}: ")) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # inside another model pydantic checks the fields itself
+
+
 class Precision(BaseModel):
     """The storage format of each role: a name of `FORMATS`, or bytes an element as a number.
 
@@ -248,6 +262,13 @@ class Options(BaseModel):
     images: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 0
     recompute: Literal["none", "selective", "full"] = "none"
     method: Literal["exact", "6nd"] = "exact"
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if not isinstance(value, (str, Precision)):
+            raise ValueError(f"got {shown(value)}; give a format such as fp8, or a Precision")
+        return value
 
     def with_(self, allowed: Collection[str], changes: Mapping[str, Any]) -> Self:
         """These options with some changed. Raises CostModelError for an unknown option or an impossible value."""

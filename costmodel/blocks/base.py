@@ -6,12 +6,12 @@ from abc import abstractmethod
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sympy import Expr, Integer, Symbol
 
 from costmodel.cost import ZERO, Cost, Kept
 from costmodel.ops import Op
-from costmodel.workload import Pass, Phase
+from costmodel.workload import Checked, Pass, Phase
 
 MAX_SIZE = 10**9
 
@@ -21,13 +21,11 @@ Size = Annotated[int, Field(strict=True, ge=1, le=MAX_SIZE)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-class Block(BaseModel):
+class Block(Checked):
     """A part of a layer. Fields speak the published config; the annotation names the letter a field binds.
 
     `source` cites the paper. `algorithms` names the forms for (decode, prefill) where a family has two.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: ClassVar[str]
     algorithms: ClassVar[tuple[str, ...]] = ()
