@@ -24,12 +24,12 @@ HERE = Path(__file__).resolve().parent
 CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
 
 
-def presets_folder() -> Path:
-    """Where presets/ lies: inside an installed package, or beside the package in a source tree."""
-    for folder in (HERE / "_bundled" / "presets", HERE.parent / "presets"):
-        if folder.is_dir():
-            return folder
-    raise CostModelError("the presets folder is missing from this installation; install costmodel again")
+def bundled(name: str) -> Path:
+    """Where `presets` or `app.py` lies: inside an installed package, or beside the package in a source tree."""
+    for place in (HERE / "_bundled" / name, HERE.parent / name):
+        if place.exists():
+            return place
+    raise CostModelError(f"{name} is missing from this installation; install costmodel again")
 
 
 def presets() -> list[str]:
@@ -38,7 +38,7 @@ def presets() -> list[str]:
     >>> "deepseek-v3" in presets()
     True
     """
-    return sorted(path.stem for path in (presets_folder() / "architectures").glob("*.toml"))
+    return sorted(path.stem for path in (bundled("presets") / "architectures").glob("*.toml"))
 
 
 def load(source: str | os.PathLike[str]) -> Architecture:
@@ -81,7 +81,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 @lru_cache(maxsize=512)
 def _preset(name: str) -> Architecture:
-    return read(presets_folder() / "architectures" / f"{name}.toml")
+    return read(bundled("presets") / "architectures" / f"{name}.toml")
 
 
 def read(path: Path) -> Architecture:

@@ -45,17 +45,6 @@ CacheOption = Annotated[str, typer.Option("--cache-precision", help="Format of t
 ModelArgument = Annotated[str, typer.Argument(help="A preset name (see `costmodel presets`) or a TOML file.")]
 
 STEPS = {"params": "parameters", "active": "parameters", "cache_bytes": "bytes", "prefill_flops": "FLOP", "decode_flops": "FLOP"}
-PER_MODEL = {
-    "params_total": "parameters",
-    "params_active": "parameters",
-    "weight_bytes": "bytes",
-    "cache_bytes": "bytes",
-    "cache_bytes_engine": "bytes",
-    "cache_bytes_per_token": "bytes",
-    "cache_bytes_per_next_token": "bytes",
-    "prefill_flops": "FLOP",
-    "decode_flops": "FLOP",
-}
 
 
 def emit(tables: Sequence[Table], form: Format) -> None:
@@ -87,7 +76,7 @@ def presets(form: FormatOption = Format.table) -> None:
         released = model.released.isoformat() if model.released else ""
         params = {"params_total": model.params.total, "params_active": model.params.active}
         rows.append({"name": name, "title": model.title, "maker": model.maker, "released": released, **params})
-    emit([Table("presets", "Presets", rows, PER_MODEL)], form)
+    emit([Table("presets", "Presets", rows, {"params_total": "parameters", "params_active": "parameters"})], form)
 
 
 @app.command()
@@ -117,29 +106,13 @@ def compare(
     form: FormatOption = Format.table,
 ) -> None:
     """Compare architectures at one context."""
-    from costmodel.comparison import comparison_rows
-    from costmodel.summary import COMPARISON_REMARKS
-    from costmodel.tables import Table
-    from costmodel.units import parse_tokens, workload
+    from costmodel.catalog import load
+    from costmodel.summary import comparison_table
+    from costmodel.units import parse_tokens
 
-    length = parse_tokens(context)
-    rows = comparison_rows(models, length, batch, precision, cache_precision)
-    remarks = (*(f"{row['name']}: {row['notes']}" for row in rows if row["notes"]), *COMPARISON_REMARKS)
-    if form in (Format.table, Format.md):  # for people: a column a model
-        names = columns([row["name"] for row in rows])
-        rows = [{"quantity": key, **{name: row[key] for name, row in zip(names, rows, strict=True)}} for key in PER_MODEL]
-    title = workload(batch, length)
-    emit([Table("compare", title, rows, row_units=PER_MODEL, remarks=remarks)], form)
-
-
-def columns(names: Sequence[str]) -> list[str]:
-    """A heading for each model; one that is taken gets its place behind it.
-
-    >>> columns(["gpt2", "gpt2"])
-    ['gpt2', 'gpt2 (2)']
-    """
-    taken = ("quantity", *names)
-    return [f"{name} ({place})" if name in taken[:place] else name for place, name in enumerate(names, 1)]
+    chosen = [load(model) for model in models]
+    people = form in (Format.table, Format.md)
+    emit([comparison_table(chosen, parse_tokens(context), batch, precision, cache_precision, by_quantity=people)], form)
 
 
 @app.command()
@@ -225,6 +198,21 @@ def schema() -> None:
     from costmodel.tables import as_json
 
     sys.stdout.write(as_json(Architecture.model_json_schema()))
+
+
+@app.command("app")
+def dashboard() -> None:
+    """Open the dashboard in a browser (needs `costmodel[app]`)."""
+    import subprocess
+    from importlib.util import find_spec
+
+    from costmodel.catalog import bundled
+    from costmodel.errors import CostModelError
+
+    if find_spec("streamlit") is None:
+        raise CostModelError("the dashboard needs streamlit, which is not installed; run: pip install 'costmodel[app]'")
+    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), "--browser.gatherUsageStats=false"]
+    raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - no text of a user's in it
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

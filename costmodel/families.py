@@ -107,10 +107,11 @@ def _symbolic(block: type[Block], features: dict[str, Any]) -> Block:
     for feature, value in features.items():
         if feature not in block.model_fields:
             raise CostModelError(f"no feature {shown(feature)}; {did_you_mean(feature, block.model_fields)}")
-        if feature not in letters:
-            _check_choice(block, feature, value)
-        elif value not in (True, None, 0):
+        if feature in letters and value is True:
+            continue
+        if feature in letters and value is not None and not (type(value) is int and value == 0):
             raise CostModelError(f"{feature} got {shown(value)}; give True to have it as a letter, or None")
+        _check_choice(block, feature, value)
     return block.symbolic(**features)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sympy import Symbol
@@ -11,6 +12,7 @@ from costmodel.architecture import Architecture
 from costmodel.blocks import Block
 from costmodel.blocks.base import letters_of
 from costmodel.catalog import load, presets
+from costmodel.comparison import comparison_rows
 from costmodel.errors import CostModelError
 from costmodel.families import Family, family
 from costmodel.formula import Formula
@@ -24,6 +26,43 @@ COMPARISON_REMARKS = (
     "one multiply-add is 2 FLOP; causal pairs, logits of the last token; prefill is the whole context, decode one token "
     "for each sequence",
 )
+
+
+COMPARED = {
+    "params_total": "parameters",
+    "params_active": "parameters",
+    "weight_bytes": "bytes",
+    "cache_bytes": "bytes",
+    "cache_bytes_engine": "bytes",
+    "cache_bytes_per_token": "bytes",
+    "cache_bytes_per_next_token": "bytes",
+    "prefill_flops": "FLOP",
+    "decode_flops": "FLOP",
+}
+"""What `compare` shows for each model, with its unit."""
+
+
+def comparison_table(
+    models: Sequence[Architecture], context: int, batch: int, precision: str = "bf16", cache_precision: str = "bf16", *,
+    by_quantity: bool = True,
+) -> Table:  # fmt: skip
+    """What `costmodel compare` answers: a row a quantity and a column a model for people, else a row a model."""
+    rows = comparison_rows(models, context, batch, precision, cache_precision)
+    remarks = (*(f"{row['name']}: {row['notes']}" for row in rows if row["notes"]), *COMPARISON_REMARKS)
+    if by_quantity:
+        names = columns([row["name"] for row in rows])
+        rows = [{"quantity": key, **{name: row[key] for name, row in zip(names, rows, strict=True)}} for key in COMPARED]
+    return Table("compare", workload(batch, context), rows, row_units=COMPARED, remarks=remarks)
+
+
+def columns(names: Sequence[str]) -> list[str]:
+    """A heading for each model; one that is taken gets its place behind it.
+
+    >>> columns(["gpt2", "gpt2"])
+    ['gpt2', 'gpt2 (2)']
+    """
+    taken = ("quantity", *names)
+    return [f"{name} ({place})" if name in taken[:place] else name for place, name in enumerate(names, 1)]
 
 
 def summary_tables(model: Architecture, context: int, batch: int, precision: str, cache_precision: str) -> list[Table]:

@@ -135,6 +135,12 @@ def readable(value: Any, unit: str = "") -> str:
     return clean(str(value))
 
 
+def readable_rows(table: Table) -> list[dict[str, str]]:
+    """A table's cells as people read them, for a page."""
+    header, *body = _cells(table)
+    return [dict(zip(header, cells, strict=True)) for cells in body]
+
+
 def print_tables(tables: Sequence[Table]) -> None:
     """Tables on the terminal; piped, they are as wide as they need to be."""
     from rich import box

@@ -313,7 +313,9 @@ def one_line(error: ValidationError, model: type[BaseModel], within: str = "") -
     where = ".".join(shown(step)[1:-1] if isinstance(step, str) else str(step) for step in problem["loc"]) or "value"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
-        return f"{within}{where}: unknown field; {did_you_mean(problem['loc'][-1], _fields(model))}{more}"
+        name, known = problem["loc"][-1], _fields(model)
+        hint = "it belongs elsewhere (see `costmodel schema`)" if name in known else did_you_mean(name, known)
+        return f"{within}{where}: unknown field here; {hint}{more}"
     if problem["type"] == "missing":
         return f"{within}{where}: this field is missing; give it{more}"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")

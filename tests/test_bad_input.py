@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.catalog import MAX_FILE_BYTES, parse, presets_folder, validate
+from costmodel.catalog import MAX_FILE_BYTES, bundled, parse, validate
 from costmodel.cli import main
 from costmodel.units import parse_tokens, whole
 
 HUGE = 10**5000
 NAN, INF = float("nan"), float("inf")
-GPT2 = (presets_folder() / "architectures" / "gpt2.toml").read_text()
+GPT2 = (bundled("presets") / "architectures" / "gpt2.toml").read_text()
 PRESETS: dict[str, dict[str, Any]] = {
-    name: tomllib.loads((presets_folder() / "architectures" / f"{name}.toml").read_text()) for name in cm.presets()
+    name: tomllib.loads((bundled("presets") / "architectures" / f"{name}.toml").read_text()) for name in cm.presets()
 }
 MODELS = {name: cm.load(name) for name in ("gpt2", "deepseek-v3", "gemma-3-27b", "qwen3-next-80b-a3b")}
 

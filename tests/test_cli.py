@@ -17,7 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import costmodel as cm
-from costmodel.catalog import presets_folder
+from costmodel.catalog import bundled
 from costmodel.cli import main
 from costmodel.comparison import comparison_rows, diff_rows
 
@@ -171,7 +171,7 @@ def test_report_command_writes_what_the_library_writes(capsys: pytest.CaptureFix
 
 def test_one_file_and_one_preset_of_the_same_name_keep_a_column_each(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    text = (presets_folder() / "architectures" / "gpt2.toml").read_text()
+    text = (bundled("presets") / "architectures" / "gpt2.toml").read_text()
     file.write_text(text.replace("count = 12", "count = 24"))
     _, table, _ = run(capsys, "compare", "gpt2", str(file), "-c", "1k", "-f", "md")
     assert "| quantity | gpt2 | gpt2 (2) |" in table
@@ -181,7 +181,7 @@ def test_one_file_and_one_preset_of_the_same_name_keep_a_column_each(capsys: pyt
 @pytest.mark.parametrize("name", ["quantity", "params_total", "my_model"])
 def test_a_models_name_disturbs_no_table(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
     file = tmp_path / "mine.toml"
-    text = (presets_folder() / "architectures" / "gpt2.toml").read_text()
+    text = (bundled("presets") / "architectures" / "gpt2.toml").read_text()
     file.write_text(text.replace('name = "gpt2"', f'name = "{name}"').replace('name = "dense"', 'name = "cache_bytes"'))
     _, table, _ = run(capsys, "compare", str(file), "-c", "1k")
     assert name in table
@@ -232,7 +232,7 @@ def test_schema_is_a_schema_and_every_preset_follows_it(capsys: pytest.CaptureFi
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
     for name in cm.presets():
-        data = plain(tomllib.loads((presets_folder() / "architectures" / f"{name}.toml").read_text()))
+        data = plain(tomllib.loads((bundled("presets") / "architectures" / f"{name}.toml").read_text()))
         assert not list(validator.iter_errors(data)), name
         assert list(validator.iter_errors(data | {"hiden_size": 1}))
 
@@ -357,7 +357,7 @@ def test_a_reader_that_leaves_causes_no_traceback(command: str) -> None:
 
 def test_a_terminal_without_unicode_gets_the_same_bytes(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    text = (presets_folder() / "architectures" / "gpt2.toml").read_text()
+    text = (bundled("presets") / "architectures" / "gpt2.toml").read_text()
     file.write_text(text.replace('"GPT-2"', '"GPT-2 \u00e9\u6f22"'), encoding="utf-8")
     plainly = python("-m", "costmodel", "show", str(file), PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert plainly.returncode == 0

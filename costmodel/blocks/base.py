@@ -66,6 +66,12 @@ class Mixer(Block):
     def kept(self) -> tuple[Kept, ...]:
         """What one layer keeps of a sequence between tokens."""
 
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Tokens after which part of what it keeps stops growing, in order."""
+        letters = {kept.reach for kept in self.kept()} & self.binding().keys()
+        return tuple(sorted(int(self.binding()[letter]) for letter in letters))
+
 
 class FeedForward(Block):
     """Works on each token alone, and keeps nothing."""

@@ -1,0 +1,46 @@
+"""The wheel holds what the program needs, and finds it without the source tree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = """
+import costmodel as cm
+from costmodel.catalog import bundled
+assert "_bundled" in str(bundled("app.py")), bundled("app.py")
+print(cm.__file__, len(cm.presets()), cm.load("deepseek-v3").params.total)
+"""
+
+
+def test_a_wheel_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hatchling = pytest.importorskip("hatchling.build")
+    monkeypatch.chdir(ROOT)
+    wheel = tmp_path / hatchling.build_wheel(str(tmp_path))
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
+    assert "costmodel/_bundled/app.py" in names
+    assert "costmodel/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert [name for name in names if not name.startswith(("costmodel/", "costmodel-"))] == []
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+    where, count, total = done.stdout.split()
+    assert Path(where).is_relative_to(tmp_path)
+    assert int(count) == len(list((ROOT / "presets" / "architectures").glob("*.toml")))
+    assert total == "671026419200"
+
+
+def test_found_from_the_source_tree() -> None:
+    """Beside the package, where no bundle is."""
+    from costmodel.catalog import bundled
+
+    assert bundled("presets").is_dir()
+    assert bundled("app.py").is_file()
