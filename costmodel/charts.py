@@ -44,7 +44,7 @@ def cache_curves(models: Sequence[Architecture], context: int, batch: int = 1, v
         "legend": {"orientation": "h", "y": -0.25},
         "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
         "hovermode": "x unified",
-        "shapes": [{"type": "line", **here, "line": {"dash": "dot", "color": GREY}}],
+        "shapes": [marked],
         "uirevision": "cache",
     }
     return {"data": lines, "layout": layout}
