@@ -117,6 +117,12 @@ class Architecture(Quantities, Checked):
                     f"pattern over {self.depth} layers gives {counted[wrong.name]} of {wrong.name}, but its count is {wrong.count}"
                 )
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """What is pickled and copied: the fields, without the formulas made so far."""
+        state = super().__getstate__()
+        fields = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
+        return {**state, "__dict__": fields}
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some fields changed, unchecked as pydantic has it, and nothing remembered of the old numbers.
 

@@ -40,6 +40,10 @@ class Family(Quantities):
         self.binding = binding
         self.turned_on = turned_on
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without the formulas it has made so far."""
+        return (type(self), (self.name, self.block, self.binding, self.turned_on))
+
     @property
     def title(self) -> str:
         """What the family is, in a sentence: the first line of its docstring."""
@@ -63,7 +67,9 @@ class Family(Quantities):
     def _formula(self, name: str, unit: str, derive: Callable[[Options], tuple[Term, ...]], **about: Any) -> Formula:
         letters = tuple(dict.fromkeys((*about.pop("letters", ()), *(BY_SYMBOL[symbol].symbol for symbol in BY_SYMBOL))))
         takes = tuple(option for option in about.pop("takes", ()) if option not in ("mtp", "images", "logits", "hybrid_pages"))
-        return Formula(name, unit, derive, letters=letters, takes=takes, depth=2, in_letters=True, **about)
+        return Formula(
+            name, unit, derive, recipe=self._recipe(name), letters=letters, takes=takes, depth=2, in_letters=True, **about
+        )
 
     def _precision(self, options: Options, names: str) -> Precision:
         return LetteredPrecision() if options.precision == "bf16" else options.as_precision(names)

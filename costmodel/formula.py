@@ -74,6 +74,7 @@ class Formula:
         given: Mapping[Symbol, Expr] | None = None,
         depth: int = 0,
         in_letters: bool = False,
+        recipe: tuple[Any, ...] = (),
         status: str = "derived",
     ) -> None:
         self.name = name
@@ -86,7 +87,12 @@ class Formula:
         self._given = dict(given or {})
         self._depth = depth
         self._in_letters = in_letters
+        self._recipe = recipe
         self._variants: dict[Options, Formula] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as the question that made it: asked again where it is loaded."""
+        return (_asked_again, self._recipe)
 
     # what it is
 
@@ -147,7 +153,7 @@ class Formula:
         def derive(options: Options) -> tuple[Term, ...]:
             return tuple(term for term in whole(options) if len(term.path) > depth and term.path[depth] == name)
 
-        return self._like(derive, name=f"{self.name}.{name}", depth=depth + 1)
+        return self._like(derive, name=f"{self.name}.{name}", depth=depth + 1, recipe=(self, "_part", name))
 
     def _like(self, derive: Callable[[Options], tuple[Term, ...]], **changes: Any) -> Formula:
         same: dict[str, Any] = {
@@ -164,10 +170,12 @@ class Formula:
         >>> cm.load("mistral-7b-v0.1").cache_bytes.having(view="engine").expr
         2097152*B*ceiling(S/16)
         """
-        changed = self._options.with_(self._takes, options)
-        if changed not in self._variants:
-            self._variants[changed] = self._like(self._derive, options=changed)
-        return self._variants[changed]
+        return self._having(self._options.with_(self._takes, options))
+
+    def _having(self, options: Options) -> Formula:
+        if options not in self._variants:
+            self._variants[options] = self._like(self._derive, options=options, recipe=(self, "_having", options))
+        return self._variants[options]
 
     # its value
 
@@ -253,7 +261,8 @@ class Formula:
                 for term in self._derive(options)
             )  # fmt: skip
 
-        return self._like(derive, name=f"d {self.name} / d {letter.field}", unit=f"{self.unit} per {letter.field}")
+        about = {"name": f"d {self.name} / d {letter.field}", "unit": f"{self.unit} per {letter.field}"}
+        return self._like(derive, **about, recipe=(self, "derivative", name))
 
     def table(self, **inputs: Any) -> pd.DataFrame:
         """The parts as a DataFrame: part, formula, unit, and their values where inputs are given.
@@ -277,6 +286,11 @@ class Formula:
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.latex}$"
+
+
+def _asked_again(owner: Any, name: str, *arguments: Any) -> Any:
+    """A quantity of an owner, or what a method of it gives."""
+    return getattr(owner, name)(*arguments) if arguments else getattr(owner, name)
 
 
 def bound_values(binding: Mapping[Symbol, Expr], values: Mapping[Symbol, Any]) -> dict[Symbol, Value]:

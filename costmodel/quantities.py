@@ -62,7 +62,12 @@ class Quantities:
 
     def _formula(self, name: str, unit: str, derive: Callable[[Options], tuple[Term, ...]], **about: Any) -> Formula:
         """A Formula over this thing's letters."""
-        return Formula(name, unit, derive, **about)
+        return Formula(name, unit, derive, recipe=self._recipe(name), **about)
+
+    def _recipe(self, name: str) -> tuple[Any, ...]:
+        """How a quantity is asked for: by its attribute, a parameter count by its name."""
+        count = name.removeprefix("params.")
+        return (self, name) if count == name else (self, "_count", count)
 
     def _precision(self, options: Options, names: str) -> Precision:
         """The precision asked for; a bare name sets the `weights` or the `cache`."""
