@@ -12,15 +12,15 @@ from typing import Annotated, Any, Self, cast
 from pydantic import Field, StringConstraints, model_validator
 from sympy import Expr, Integer, Symbol
 
-from costmodel.blocks import FAMILIES, Norm
+from costmodel.blocks import Norm
 from costmodel.blocks.base import Flag, Size
 from costmodel.cost import ONE, Cost, Kept
-from costmodel.errors import CostModelError, did_you_mean, shown
+from costmodel.errors import CostModelError, did_you_mean
 from costmodel.evaluate import evaluate
 from costmodel.formula import Term
 from costmodel.layers import MAX_LAYERS, LayerGroup, Name, around, block_rows
 from costmodel.ops import N, gather, linear, norm
-from costmodel.quantities import Quantities, Row
+from costmodel.quantities import Quantities, Row, pass_of
 from costmodel.symbols import B, P, V, d_model
 from costmodel.towers import VisionTower, vision_rows
 from costmodel.workload import Checked, Options, Pass, Phase, Precision, View, ceil_div
@@ -34,6 +34,9 @@ class MultiTokenPrediction(Checked):
     """`modules` draft modules: two norms and a projection of 2 d_model, one layer like group `layer`'s, and a norm.
 
     Token table and head are the model's own. DeepSeek-V3 report, arXiv 2412.19437, section 2.2.
+
+    >>> MultiTokenPrediction(modules=1, layer="moe").modules
+    1
     """
 
     modules: Annotated[int, Field(strict=True, ge=1, le=64)]
@@ -44,6 +47,10 @@ class Reference(Checked):
     """A published value, and how to ask for it here: `quantity` called with `inputs`, per token where it says so.
 
     `tolerance` is relative; 0 means exact. `convention` says what the source counts.
+
+    >>> import costmodel as cm
+    >>> cm.load("deepseek-v3").reference[0].value
+    671026419200
     """
 
     quantity: Text
@@ -146,11 +153,6 @@ class Architecture(Quantities, Checked):
             return tuple(islice(cycle(self.pattern), self.depth))
         return tuple(group.name for group in self.layers for _ in range(group.count))
 
-    @property
-    def algorithms(self) -> tuple[str, ...]:
-        """The algorithms its blocks know, for the option `algorithm`."""
-        return tuple(dict.fromkeys(name for group in self.layers for block in group.blocks for name in block.algorithms))
-
     def remarks(self, context: int) -> tuple[str, ...]:
         """What a reader should know about numbers at a context, the architecture's own notes included.
 
@@ -166,10 +168,7 @@ class Architecture(Quantities, Checked):
 
     def _rows(self, options: Options, phase: Phase) -> tuple[Row, ...]:
         """Every row of one pass, in letters beside their numbers."""
-        forward = options.as_pass(phase)
-        unknown = next((name for name in forward.algorithms if name not in KNOWN_ALGORITHMS), None)
-        if unknown is not None:
-            raise CostModelError(f"no algorithm {shown(unknown)}; {did_you_mean(unknown, ('auto', *KNOWN_ALGORITHMS))}")
+        forward = pass_of(options, phase)
         return (
             *self._ends(options, head=False),
             *self._layer_rows(forward),
@@ -267,6 +266,3 @@ class Architecture(Quantities, Checked):
                 waste = B * page - Cost(kept=states).cache_bytes(precision, view)
                 terms.append(Term((group.name, group.mixer.kind, "page_padding"), group.count, waste, waste, group.mixer.binding()))
         return tuple(terms)
-
-
-KNOWN_ALGORITHMS = tuple(name for family in FAMILIES.values() for name in family.algorithms)

@@ -169,14 +169,14 @@ def reference_value(architecture: Architecture, row: Reference) -> int | float:
     """
     name = row.quantity.removeprefix("params.")
     if name != row.quantity:
-        return architecture.params.formula(name)()  # type: ignore[no-any-return]
+        return architecture.params.formula(name)()  # type: ignore[no-any-return]  # a call gives a number or an array; here a number
     if name not in QUANTITIES:  # of an architecture that was made, not read
         raise CostModelError(f"reference row has no quantity {shown(row.quantity)}; {did_you_mean(row.quantity, QUANTITIES)}")
     value = getattr(architecture, name)(**row.inputs)
     if row.per_token:
         tokens = int(row.inputs.get("batch", 1)) * int(row.inputs.get("context", 1))
-        return value / tokens  # type: ignore[no-any-return]
-    return value  # type: ignore[no-any-return]
+        return value / tokens  # type: ignore[no-any-return]  # a call gives a number or an array; here a number
+    return value  # type: ignore[no-any-return]  # a call gives a number or an array; here a number
 
 
 QUANTITIES = ("cache_bytes", "flops", "prefill_flops", "decode_flops", "training_flops", "weight_bytes", "bytes_moved")

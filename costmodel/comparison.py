@@ -131,6 +131,7 @@ def diff(a: Source, b: Source, context: int = 131_072, batch: int = 1) -> pd.Dat
     before it; the sum over all of them does not. Fields that only make sense together change together.
 
     `.attrs["from"]` and `.attrs["to"]` hold the two ends. Multi-token-prediction modules are out, as in the total.
+    Raises CostModelError for an unknown model or an impossible number.
 
     >>> steps = diff("deepseek-v3", "kimi-k2")
     >>> int(steps["params"].sum()) == load("kimi-k2").params.total - load("deepseek-v3").params.total

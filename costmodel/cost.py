@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sympy import Add, Expr, Integer, Max, Min
+from sympy import Add, Expr, Integer, Min
 from sympy import S as CONSTANTS
 
 from costmodel.errors import UnsupportedArchitecture
@@ -22,11 +22,6 @@ THEORY = View()
 def lower(a: Expr, b: Expr) -> Expr:
     """min(a, b), left unevaluated while letters remain."""
     return Min(a, b) if a.is_Number and b.is_Number else Min(a, b, evaluate=False)
-
-
-def higher(a: Expr, b: Expr) -> Expr:
-    """max(a, b), left unevaluated while letters remain."""
-    return Max(a, b) if a.is_Number and b.is_Number else Max(a, b, evaluate=False)
 
 
 @dataclass(frozen=True)

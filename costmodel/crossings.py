@@ -17,6 +17,8 @@ from costmodel.symbols import LETTERS, letter_named
 from costmodel.units import whole
 
 GRID_POINTS = 4_096
+SCANNED = 1 << 20
+"""Formulas that step are compared at every whole number up to here."""
 
 
 def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30, **fixed: Any) -> list[int | float]:
@@ -24,7 +26,8 @@ def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30
 
     `fixed` gives the other letters (batch and new_tokens are 1 by default); options belong to `having`. Piecewise
     polynomials are solved exactly; formulas that step (pages, chunks) give the first whole number at which the order
-    has changed. Where two formulas coincide over a stretch, its ends are given.
+    has changed: all of them up to 1M, beyond it those farther apart than half a percent. Where two formulas
+    coincide over a stretch, its ends are given.
 
     Raises CostModelError where the units differ, a letter is missing, or the formulas are equal everywhere.
 
@@ -113,13 +116,15 @@ def _resolved(expr: Any, point: dict[Symbol, Expr]) -> Any:
 
 
 def _stepwise(gap: Expr, x: Symbol, upto: int) -> Iterator[int]:
-    """First whole numbers after a change of sign, found between log-spaced points by bisection."""
-    grid = np.unique(np.geomspace(1, upto, GRID_POINTS).round())
-    signs = np.sign(evaluate_arrays(gap, {x: grid}))
+    """First whole numbers after a change of sign: every one up to `SCANNED`, beyond it between log-spaced points, by bisection."""
+    points = np.arange(1.0, min(upto, SCANNED) + 1)
+    if upto > SCANNED:
+        points = np.unique(np.concatenate([points, np.geomspace(SCANNED, upto, GRID_POINTS).round()]))
+    signs = np.sign(evaluate_arrays(gap, {x: points}))
     if not signs.any():
         raise CostModelError("the two formulas are equal everywhere; there is no crossing")
     for place in np.flatnonzero(signs[:-1] != signs[1:]):
-        low, high, before = int(grid[place]), int(grid[place + 1]), signs[place]
+        low, high, before = int(points[place]), int(points[place + 1]), signs[place]
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if np.sign(evaluate(gap, {x: middle})) == before else (low, middle)

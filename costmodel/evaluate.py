@@ -134,7 +134,7 @@ def plain(value: Value) -> int | float:
     """A fraction as an int where it is one, else as a float."""
     if isinstance(value, Fraction):
         return int(value) if value.denominator == 1 else float(value)
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # a Value is a number here
 
 
 class _Program:

@@ -13,7 +13,7 @@ from costmodel.blocks import FAMILIES, Block
 from costmodel.blocks.base import letters_of, ops_of
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.formula import Formula, Term
-from costmodel.quantities import Params, Quantities, Row
+from costmodel.quantities import Params, Quantities, Row, pass_of
 from costmodel.symbols import LETTERS, n_h, n_kv
 from costmodel.workload import LetteredPrecision, Options, Phase, Precision
 
@@ -60,7 +60,7 @@ class Family(Quantities):
         return LetteredParams(self._count)
 
     def _rows(self, options: Options, phase: Phase) -> tuple[Row, ...]:
-        forward = options.as_pass(phase)
+        forward = pass_of(options, phase)
         ops = ops_of(self.block, forward)
         return tuple(Row(self.block.kind, 1, self.block.kind, op, 1, self.binding, self.source) for op in ops)
 

@@ -22,6 +22,8 @@ MAX_INPUT = 10**12
 """The largest batch, context or size a formula is asked for."""
 
 ONE = Integer(1)
+PER = {"context": "token", "new_tokens": "token", "batch": "sequence"}
+"""What one more of a letter is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ class Formula:
     @property
     def latex(self) -> str:
         """The expression as LaTeX."""
-        return latex(self.expr, mul_symbol=r"\,", symbol_names=LATEX_NAMES)  # type: ignore[no-any-return]
+        return latex(self.expr, mul_symbol=r"\,", symbol_names=LATEX_NAMES)  # type: ignore[no-any-return]  # sympy is untyped
 
     @property
     def symbols(self) -> tuple[Symbol, ...]:
@@ -261,7 +263,7 @@ class Formula:
                 for term in self._derive(options)
             )  # fmt: skip
 
-        about = {"name": f"d {self.name} / d {letter.field}", "unit": f"{self.unit} per {letter.field}"}
+        about = {"name": f"d {self.name} / d {letter.field}", "unit": f"{self.unit} per {PER.get(letter.field, letter.field)}"}
         return self._like(derive, **about, recipe=(self, "derivative", name))
 
     def table(self, **inputs: Any) -> pd.DataFrame:
@@ -363,5 +365,7 @@ def _check_order(new_tokens: Any, context: Any) -> None:
     if new_tokens is None or context is None:
         return
     if np.any(np.greater(new_tokens, context)):
-        new, all_ = (int(np.max(new_tokens)), int(np.min(context)))
-        raise CostModelError(f"new_tokens {new} exceeds context {all_}; context counts the new tokens too")
+        new, whole = np.broadcast_arrays(new_tokens, context)
+        first = np.flatnonzero(new > whole)[0]
+        came = f"new_tokens {int(new.flat[first])} exceeds context {int(whole.flat[first])}"
+        raise CostModelError(f"{came}; context counts the new tokens too")

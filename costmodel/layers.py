@@ -21,7 +21,12 @@ Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9.
 
 
 class LayerGroup(Checked):
-    """`count` equal layers: a mixer, a feed-forward layer, or both, each with its norms and residual."""
+    """`count` equal layers: a mixer, a feed-forward layer, or both, each with its norms and residual.
+
+    >>> from costmodel.blocks import MLP
+    >>> LayerGroup(name="dense", count=2, feed_forward=MLP(intermediate_size=64)).blocks[0].kind
+    'mlp'
+    """
 
     name: Name
     count: Annotated[int, Field(strict=True, ge=1, le=MAX_LAYERS)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sympy import Expr, Symbol
 
+from costmodel.blocks import FAMILIES
 from costmodel.cost import ONE, ZERO, Cost, Weight
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import evaluate
@@ -18,7 +19,7 @@ from costmodel.formula import Formula, Term, bound_values
 from costmodel.ops import Op
 from costmodel.symbols import B, S, T
 from costmodel.units import whole
-from costmodel.workload import Options, Phase, Precision, View
+from costmodel.workload import Options, Pass, Phase, Precision, View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,8 @@ class Row:
 
 
 Quantity = Callable[[Cost], Expr]
+ALGORITHMS = tuple(name for family in FAMILIES.values() for name in family.algorithms)
+"""Every algorithm that a block may be asked for."""
 BOTH_PHASES = (Phase.DECODE, Phase.PREFILL)
 TOKEN_TABLE = ("embedding", "embedding", "embed_tokens")
 HEAD = ("head", "head", "lm_head")
@@ -50,7 +53,6 @@ ONE_PHASE = (Phase.PREFILL, Phase.PREFILL)
 PASS_OPTIONS = ("attention", "logits", "algorithm", "mtp", "images")
 CACHE_OPTIONS = ("precision", "view", "block", "evict_windows", "tp", "speculative", "hybrid_pages", "mtp")
 LEDGER_OPTIONS = ("precision", *PASS_OPTIONS)
-TRAINING = ("attention", "recompute", "method", "mtp", "logits", "algorithm")
 
 
 class Quantities:
@@ -201,7 +203,7 @@ class Quantities:
             if options.method == "6nd":
                 active = self._terms(options, lambda cost: cost.active, ONE_PHASE)
                 return tuple(replace(term, decode=6 * B * S * term.decode, prefill=6 * B * S * term.prefill) for term in active)
-            forward = options.with_(TRAINING, {"logits": "all", "algorithm": "auto"})
+            forward = options.model_copy(update={"logits": "all"})
             rows = self._terms(forward, lambda cost: cost.flops, ONE_PHASE)
             again = {row.path for row in self._rows(forward, Phase.PREFILL) if options.recompute == "full" or _is_attention(row.op)}
             return tuple(
@@ -284,6 +286,15 @@ class Params:
         return f"Params({', '.join(f'{name}={value:,}' for name, value in self.as_dict().items())})"
 
 
+def pass_of(options: Options, phase: Phase) -> Pass:
+    """The pass that options describe. Raises CostModelError for an algorithm that no family has."""
+    forward = options.as_pass(phase)
+    unknown = next((name for name in forward.algorithms if name not in ALGORITHMS), None)
+    if unknown is not None:
+        raise CostModelError(f"no algorithm {shown(unknown)}; {did_you_mean(unknown, ('auto', *ALGORITHMS))}")
+    return forward
+
+
 def _routed(weight: Weight) -> bool:
     """Of the matrices a layer stores, a token uses some: those of routed experts."""
     return weight.active not in (weight.copies, ZERO) and weight.copies not in (ZERO, ONE)
@@ -303,30 +314,18 @@ def _numbered(rows: tuple[Row, ...]) -> Iterator[tuple[int, Row]]:
 
 def _numbers(row: Row, precision: Precision, letters: dict[Symbol, int]) -> dict[str, Any]:
     """A ledger row's numbers."""
-    cost = row.op.cost
-
-    def value(expr: Expr) -> int | float:
-        return row.times * evaluate(expr, {**letters, **bound_values(row.binding, letters)})
-
-    weights, activations, kept = (
-        cost.weight_bytes_moved(precision),
-        cost.activation_bytes(precision),
-        cost.cache_bytes_moved(precision),
-    )
-    return {
-        "group": row.group,
-        "layers": row.layers,
-        "block": row.block,
-        "op": row.op.name,
-        "kind": row.op.kind,
-        "algorithm": row.op.algorithm,
-        "params": value(cost.params),
-        "flops": value(cost.flops),
-        "weight_bytes": value(cost.weight_bytes(precision)),
-        "activation_bytes": value(activations),
-        "cache_bytes": value(cost.cache_bytes(precision)),
-        "vector_flops": value(cost.vector_flops),
-        "weight_bytes_moved": value(weights),
-        "cache_bytes_moved": value(kept),
-        "bytes_moved": value(weights) + value(activations) + value(kept),
+    cost, known = row.op.cost, {**letters, **bound_values(row.binding, letters)}
+    quantities = {
+        "params": cost.params,
+        "flops": cost.flops,
+        "weight_bytes": cost.weight_bytes(precision),
+        "activation_bytes": cost.activation_bytes(precision),
+        "cache_bytes": cost.cache_bytes(precision),
+        "vector_flops": cost.vector_flops,
+        "weight_bytes_moved": cost.weight_bytes_moved(precision),
+        "cache_bytes_moved": cost.cache_bytes_moved(precision),
     }
+    numbers = {name: row.times * evaluate(expr, known) for name, expr in quantities.items()}
+    moved = numbers["weight_bytes_moved"] + numbers["activation_bytes"] + numbers["cache_bytes_moved"]
+    about = {"group": row.group, "layers": row.layers, "block": row.block}
+    return {**about, "op": row.op.name, "kind": row.op.kind, "algorithm": row.op.algorithm, **numbers, "bytes_moved": moved}

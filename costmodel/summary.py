@@ -16,9 +16,10 @@ from costmodel.comparison import comparison_rows
 from costmodel.errors import CostModelError
 from costmodel.families import Family, family
 from costmodel.formula import Formula
-from costmodel.symbols import LETTERS, B, S, d_model, n_h, n_kv
+from costmodel.symbols import LETTERS, B, S, d_model
 from costmodel.tables import Table
 from costmodel.units import workload
+from costmodel.workload import Pass, Phase
 
 COMPARISON_REMARKS = (
     "cache_bytes is what must be kept (theory); cache_bytes_engine what a paged server reserves: pages of 16 tokens, "
@@ -78,12 +79,12 @@ def summary_tables(model: Architecture, context: int, batch: int, precision: str
     rows += [
         _row("weight_bytes", model.weight_bytes(precision=precision), "bytes", f"stored, {precision}, scales included"),
         _row("cache_bytes", kept, "bytes", f"theory: what must be kept, {cache_precision}"),
-        _row("cache_bytes engine", cache(**at, view="engine"), "bytes", "engine: pages of 16 tokens, windows in full"),
-        _row("cache_bytes per token", kept / (batch * context), "bytes", "mean at this context"),
-        _row("prefill_flops", model.prefill_flops(**at), "FLOP", _passes("prefill", model, 1)),
-        _row("decode_flops", model.decode_flops(**at), "FLOP", _passes("decode", model, 0)),
+        _row("cache_bytes_engine", cache(**at, view="engine"), "bytes", "engine: pages of 16 tokens, windows in full"),
+        _row("cache_bytes_per_token", kept / (batch * context), "bytes", "mean at this context"),
+        _row("prefill_flops", model.prefill_flops(**at), "FLOP", _passes(Phase.PREFILL, model)),
+        _row("decode_flops", model.decode_flops(**at), "FLOP", _passes(Phase.DECODE, model)),
         _row(
-            "decode bytes_moved",
+            "decode_bytes_moved",
             model.bytes_moved(new_tokens=1, precision=precision, **at),
             "bytes",
             f"{precision} weights; each tensor once",
@@ -100,9 +101,10 @@ def _row(quantity: str, value: int | float, unit: str, convention: str) -> dict[
     return {"quantity": quantity, "value": value, "unit": unit, "convention": convention}
 
 
-def _passes(phase: str, model: Architecture, place: int) -> str:
-    forms = dict.fromkeys(block.algorithms[place] for group in model.layers for block in group.blocks if block.algorithms)
-    pairs = "the whole context" if phase == "prefill" else "one token a sequence"
+def _passes(phase: Phase, model: Architecture) -> str:
+    """How a pass is counted: the pairs, and the algorithms its blocks take."""
+    forms = dict.fromkeys(block.algorithm(Pass(phase)) for group in model.layers for block in group.blocks if block.algorithms)
+    pairs = "one token a sequence" if phase is Phase.DECODE else "the whole context"
     return ", ".join((pairs, "causal", *forms, "logits of the last token"))
 
 
@@ -201,11 +203,8 @@ def _fits(lettered: Family, block: Block) -> bool:
     if block.kind != lettered.block.kind:
         return False
     if lettered.binding:
-        return all(
-            block.binding()[letter] == (block.binding()[n_h] if value == n_h else value)
-            for letter, value in lettered.binding.items()
-            if letter == n_kv
-        )
+        numbers = block.binding()
+        return all(letter.xreplace(numbers) == value.xreplace(numbers) for letter, value in lettered.binding.items())
     return all(getattr(block, name) is not None for name in lettered.turned_on)
 
 
@@ -227,4 +226,4 @@ def _example(lettered: Family) -> Architecture:
     raise CostModelError(f"no preset has a {lettered.name} layer; name one with --preset")
 
 
-PREFERRED = ("deepseek-v3", "qwen3-next-80b-a3b", "gemma-3-27b", "llama-3.1-70b")
+PREFERRED = ("llama-3.1-70b", "deepseek-v3", "qwen3-next-80b-a3b", "gemma-3-27b")

@@ -24,6 +24,11 @@ class VisionTower(Checked):
 
     An image of `image_size` pixels a side makes (image_size / patch_size)^2 patches; after the tower they are pooled to
     `tokens_per_image` tokens, normed, and projected to the language model's width without a bias.
+
+    >>> import costmodel as cm
+    >>> tower = cm.load("gemma-3-27b").vision
+    >>> tower.patches, tower.tokens_per_image
+    (4096, 256)
     """
 
     image_size: Size

@@ -93,7 +93,7 @@ def test_show_is_exact(capsys: pytest.CaptureFixture[str], name: str) -> None:
         "params.active": model.params.active,
         "weight_bytes": model.weight_bytes(precision="int4"),
         "cache_bytes": model.cache_bytes(**at, precision="fp8"),
-        "cache_bytes engine": model.cache_bytes(**at, precision="fp8", view="engine"),
+        "cache_bytes_engine": model.cache_bytes(**at, precision="fp8", view="engine"),
         "prefill_flops": model.prefill_flops(**at),
         "decode_flops": model.decode_flops(**at),
     }

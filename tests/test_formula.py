@@ -70,7 +70,7 @@ def test_slope_is_the_difference_between_steps(model: Any, options: dict[str, An
     steps = 0 if page > 1 else cache(context=9_001) - cache(context=9_000)
     assert slope(context=9_000) == steps
     assert cache.derivative("batch")(context=77) == cache(context=77)
-    assert slope.unit == "bytes per context"
+    assert slope.unit == "bytes per token"
 
 
 def test_slope_of_flops() -> None:

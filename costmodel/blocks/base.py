@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field
 from sympy import Expr, Integer, Symbol
 
-from costmodel.cost import ZERO, Cost, Kept
+from costmodel.cost import Kept
 from costmodel.ops import Op
 from costmodel.workload import Checked, Pass, Phase
 
@@ -87,8 +87,3 @@ def letters_of(block: type[Block]) -> dict[str, Symbol]:
 def ops_of(block: Block, forward: Pass) -> tuple[Op, ...]:
     """A block's rows, derived once: equal blocks share them."""
     return tuple(block.ops(forward))
-
-
-def total_cost(ops: tuple[Op, ...]) -> Cost:
-    """The sum of the rows' costs."""
-    return sum((op.cost for op in ops), start=Cost(flops=ZERO))

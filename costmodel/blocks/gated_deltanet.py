@@ -21,6 +21,12 @@ class GatedDeltaNet(Mixer):
     6 d_k d_v a token plus 2 C (3 d_k + 2 d_v): keys on keys, queries on keys, and the triangular factor on keys; the
     factor and the scores on values. The triangular solve is a vector row. Decode is recurrent unless asked
     otherwise, prefill chunked, the last chunk at its real length (the published kernel pads it).
+    Raises CostModelError where n_k does not divide n_v.
+
+    >>> heads = {"linear_num_key_heads": 16, "linear_num_value_heads": 32}
+    >>> sizes = {"linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4}
+    >>> [kept.name for kept in GatedDeltaNet(**heads, **sizes).kept()]
+    ['state', 'conv_tail_qk', 'conv_tail_v']
     """
 
     source: ClassVar[str] = "Yang et al. 2024, arXiv 2412.06464; chunked form: Yang et al. 2024, arXiv 2406.06484"

@@ -18,6 +18,10 @@ class GQA(Mixer):
     """Multi-head attention whose n_h query heads share n_kv key/value heads.
 
     Keys are [n_kv, d_h], values [n_kv, d_v]; a window of W sees W tokens, the query's own included.
+    Raises CostModelError where n_kv does not divide n_h or rope turns more than a head.
+
+    >>> [kept.name for kept in GQA(num_attention_heads=32, num_key_value_heads=8, head_dim=128).kept()]
+    ['keys', 'values']
     """
 
     source: ClassVar[str] = "Ainslie et al. 2023, arXiv 2305.13245; sliding window: Beltagy et al. 2020, arXiv 2004.05150"

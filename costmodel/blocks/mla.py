@@ -17,6 +17,10 @@ class MLA(Mixer):
     `expanded` makes keys [n_h, d_h] and values [n_h, d_v] of all S latents (a cached prefix again) and attends
     over d_h + d_h^R. `absorbed` applies the two factors of kv_b_proj to the T new tokens and attends in the latent.
     Decode is absorbed unless asked otherwise, prefill expanded. One latent and one rope key a token are kept, once.
+
+    >>> shape = {"num_attention_heads": 128, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
+    >>> MLA(kv_lora_rank=512, **shape).kept()[0].width
+    d_c + d_h^R
     """
 
     source: ClassVar[str] = "DeepSeek-V2, arXiv 2405.04434, section 2.1"

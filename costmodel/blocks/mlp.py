@@ -22,7 +22,11 @@ def activate(name: str, activation: str, elements: Expr, gated: bool) -> Op:
 
 
 class MLP(FeedForward):
-    """down(act(gate x) * up x), or down(act(up x)) when not gated."""
+    """down(act(gate x) * up x), or down(act(up x)) when not gated: [d_model, d_ff] in, [d_ff, d_model] out.
+
+    >>> [op.name for op in MLP(intermediate_size=4, gated=False).ops(Pass())]
+    ['up_proj', 'activation', 'down_proj']
+    """
 
     source: ClassVar[str] = "Shazeer 2020, arXiv 2002.05202; plain: Vaswani et al. 2017, arXiv 1706.03762"
 

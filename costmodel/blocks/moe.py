@@ -15,7 +15,13 @@ from costmodel.workload import Pass
 
 
 class MoE(FeedForward):
-    """E routed experts of width d_e, k of them a token, beside E_s shared experts of width d_s that act as one."""
+    """E routed experts of width d_e, k of them a token, beside E_s shared experts of width d_s that act as one.
+
+    Raises CostModelError where k exceeds E, or a shared expert's field stands without one.
+
+    >>> MoE(num_experts=8, num_experts_per_tok=2, moe_intermediate_size=64).ops(Pass())[0].name
+    'router'
+    """
 
     source: ClassVar[str] = "Shazeer et al. 2017, arXiv 1701.06538; shared experts: DeepSeekMoE, arXiv 2401.06066"
 

@@ -14,6 +14,9 @@ class Norm(Block):
     """A norm over d_model, and where it stands around each mixer and feed-forward layer.
 
     `pre` one before, `post` one after, `sandwich` both, `none` neither. The norm before the head stands in all but `none`.
+
+    >>> Norm(placement="sandwich").per_part
+    2
     """
 
     source: ClassVar[str] = "RMSNorm: Zhang and Sennrich 2019, arXiv 1910.07467; LayerNorm: Ba et al. 2016, arXiv 1607.06450"
