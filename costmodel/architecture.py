@@ -15,7 +15,7 @@ from sympy import Expr, Integer, Symbol
 from costmodel.blocks import Norm
 from costmodel.blocks.base import Flag, Size
 from costmodel.cost import ONE, Cost, Kept
-from costmodel.errors import CostModelError, did_you_mean
+from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import evaluate
 from costmodel.formula import Term
 from costmodel.layers import MAX_LAYERS, LayerGroup, Name, around, block_rows
@@ -139,6 +139,9 @@ class Architecture(Quantities, Checked):
         525336576
         """
         fields = {name: getattr(self, name) for name in type(self).model_fields}
+        unknown = next((name for name in update or {} if name not in fields), None)
+        if unknown is not None:
+            raise CostModelError(f"{self.name} has no field {shown(unknown)}; {did_you_mean(unknown, fields)}")
         return cast("Self", type(self).model_construct(**(fields | dict(update or {}))))
 
     @property

@@ -14,7 +14,7 @@ import typer
 from costmodel.errors import CostModelError, excerpt, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from costmodel.tables import Table
 
@@ -44,12 +44,10 @@ PrecisionOption = Annotated[str, typer.Option(help="Format of weights and expert
 CacheOption = Annotated[str, typer.Option("--cache-precision", help="Format of the cache: bf16, fp8, int8 ...")]
 ModelArgument = Annotated[str, typer.Argument(help="A preset name (see `costmodel presets`) or a TOML file.")]
 
-STEPS = {"params": "parameters", "active": "parameters", "cache_bytes": "bytes", "prefill_flops": "FLOP", "decode_flops": "FLOP"}
-
 
 def emit(tables: Sequence[Table], form: Format) -> None:
     """Prints tables to stdout and their remarks to stderr."""
-    from costmodel.tables import as_csv, as_json, as_markdown, clean, print_tables
+    from costmodel.tables import as_csv, as_json, as_markdown, print_tables
 
     if form is Format.json:
         sys.stdout.write(as_json(list(tables[0].rows) if len(tables) == 1 else {table.name: list(table.rows) for table in tables}))
@@ -59,7 +57,14 @@ def emit(tables: Sequence[Table], form: Format) -> None:
         sys.stdout.write(as_markdown(tables))
     else:
         print_tables(tables)
-    for remark in dict.fromkeys(remark for table in tables for remark in table.remarks):
+    note(remark for table in tables for remark in table.remarks)
+
+
+def note(remarks: Iterable[str]) -> None:
+    """Writes remarks to stderr, each once."""
+    from costmodel.tables import clean
+
+    for remark in dict.fromkeys(remarks):
         sys.stderr.write(f"note: {clean(remark)}\n")
 
 
@@ -124,28 +129,11 @@ def diff(
     form: FormatOption = Format.table,
 ) -> None:
     """Walk from A to B, one architecture change at a time, with what each costs."""
-    from costmodel.comparison import diff_rows
-    from costmodel.tables import Table
-    from costmodel.units import parse_tokens, workload
+    from costmodel.catalog import load
+    from costmodel.summary import diff_table
+    from costmodel.units import parse_tokens
 
-    length = parse_tokens(context)
-    start, steps, end = diff_rows(a, b, length, batch)
-    remarks = (
-        "the steps sum exactly to the difference; what one step costs depends on those before it",
-        "first and last row: the whole model; rows between: what the change adds",
-    )
-    emit(
-        [
-            Table(
-                "diff",
-                f"{start['change']} -> {end['change']}, {workload(batch, length)}",
-                [start, *steps, end],
-                STEPS,
-                remarks,
-            )
-        ],
-        form,
-    )
+    emit([diff_table(load(a), load(b), parse_tokens(context), batch)], form)
 
 
 @app.command()
@@ -163,41 +151,46 @@ def derive(
     emit(derivation_tables(family, preset or None, parse_tokens(context), batch), form)
 
 
-class ReportFormat(StrEnum):
-    """What a report is written as."""
-
-    md = "md"
-    json = "json"
-
-
 @app.command()
 def report(
     model: ModelArgument,
     context: ContextOption = "128k",
     batch: BatchOption = 1,
     form: Annotated[
-        ReportFormat, typer.Option("--format", "-f", help="md reads well; json is exact, in base units.")
-    ] = ReportFormat.md,
+        Format, typer.Option("--format", "-f", help="md reads well; json and csv are exact, in base units.")
+    ] = Format.md,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; stdout by default.")] = None,
 ) -> None:
     """Write one architecture's report."""
+    from costmodel.catalog import load
     from costmodel.reporting import report as write
+    from costmodel.reporting import report_data, report_tables
     from costmodel.units import parse_tokens
 
-    text = write(model, form.value, out, parse_tokens(context), batch)
-    if out is None:
-        sys.stdout.write(text)
+    chosen, length = load(model), parse_tokens(context)
+    if form is Format.table:
+        if out is not None:
+            raise CostModelError("a report's table is for the terminal; choose --format md, json or csv to write a file")
+        emit(report_tables(report_data(chosen, length, batch)), form)
+    elif out is None:
+        sys.stdout.write(write(chosen, form.value, None, length, batch))
     else:
+        write(chosen, form.value, out, length, batch)
         sys.stderr.write(f"wrote {shown(str(out))[1:-1]}\n")
+    note(chosen.remarks(length))
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of an architecture file."""
+def schema(form: FormatOption = Format.json) -> None:
+    """Print the JSON Schema of an architecture file (json), or its fields as a list."""
     from costmodel.architecture import Architecture
+    from costmodel.summary import schema_table
     from costmodel.tables import as_json
 
-    sys.stdout.write(as_json(Architecture.model_json_schema()))
+    if form is Format.json:
+        sys.stdout.write(as_json(Architecture.model_json_schema()))
+    else:
+        emit([schema_table()], form)
 
 
 @app.command("app")

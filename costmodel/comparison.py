@@ -14,6 +14,7 @@ from costmodel.architecture import Architecture
 from costmodel.blocks import AnyFeedForward, AnyMixer, Norm
 from costmodel.catalog import load
 from costmodel.errors import CostModelError, shown
+from costmodel.frames import frame
 from costmodel.layers import LayerGroup
 from costmodel.towers import VisionTower
 from costmodel.units import whole
@@ -38,11 +39,12 @@ def compare(
     context: int = 131_072,
     batch: int = 1,
     precision: str | Precision = "bf16",
-    cache_precision: str = "bf16",
+    cache_precision: str | None = None,
 ) -> pd.DataFrame:
     """One row a model: parameters, cache in both views, FLOPs by phase and stored weights at one context.
 
-    `precision` is that of the weights, `cache_precision` that of the cache. Bytes and FLOP are exact integers;
+    `precision` is that of the weights (a Precision: of every role), `cache_precision` that of the cache. Bytes and
+    FLOP are exact integers;
     `cache_bytes_per_token` is the mean at this context, `cache_bytes_per_next_token` the marginal, both per sequence.
     A FLOP count is for all `batch` sequences: prefill of the whole context, decode of one token each.
 
@@ -52,9 +54,7 @@ def compare(
     >>> list(table["cache_bytes"])
     [9210691584, 9210691584]
     """
-    import pandas as pd
-
-    return pd.DataFrame(comparison_rows(models, context, batch, precision, cache_precision))
+    return frame(comparison_rows(models, context, batch, precision, cache_precision))
 
 
 def comparison_rows(
@@ -62,7 +62,7 @@ def comparison_rows(
     context: int = 131_072,
     batch: int = 1,
     precision: str | Precision = "bf16",
-    cache_precision: str = "bf16",
+    cache_precision: str | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `compare` as plain dicts."""
     if isinstance(models, (str, PathLike, Architecture)):
@@ -73,8 +73,11 @@ def comparison_rows(
     return [_compared(as_architecture(model), context, batch, precision, cache_precision) for model in models]
 
 
-def _compared(model: Architecture, context: int, batch: int, precision: str | Precision, cache_precision: str) -> dict[str, Any]:
-    cache = model.cache_bytes.having(precision=cache_precision)
+def _compared(
+    model: Architecture, context: int, batch: int, precision: str | Precision, cache_precision: str | None
+) -> dict[str, Any]:
+    roles = precision if isinstance(precision, Precision) else "bf16"
+    cache = model.cache_bytes.having(precision=cache_precision or roles)
     kept = cache(context=context, batch=batch)
     return {
         "name": model.name,
@@ -137,10 +140,9 @@ def diff(a: Source, b: Source, context: int = 131_072, batch: int = 1) -> pd.Dat
     >>> int(steps["params"].sum()) == load("kimi-k2").params.total - load("deepseek-v3").params.total
     True
     """
-    import pandas as pd
 
     start, steps, end = diff_rows(a, b, context, batch)
-    table = pd.DataFrame(steps, columns=["change", *DIFFERENCES])
+    table = frame(steps, ["change", *DIFFERENCES])
     table.attrs |= {"from": start, "to": end}
     return table
 

@@ -13,7 +13,7 @@ from sympy.core.relational import Relational
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import distinct_experts, evaluate, evaluate_arrays
 from costmodel.formula import Formula
-from costmodel.symbols import LETTERS, letter_named
+from costmodel.symbols import LETTERS, S, T, letter_named
 from costmodel.units import whole
 
 GRID_POINTS = 4_096
@@ -22,7 +22,7 @@ SCANNED = 1 << 20
 
 
 def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30, **fixed: Any) -> list[int | float]:
-    """The values of the letter `over`, from 1 to `upto`, at which two formulas meet, in order.
+    """The values of the letter `over`, from 1 to `upto`, at which two formulas meet, in order; T stays within S.
 
     `fixed` gives the other letters (batch and new_tokens are 1 by default); options belong to `having`. Piecewise
     polynomials are solved exactly; formulas that step (pages, chunks) give the first whole number at which the order
@@ -51,15 +51,18 @@ def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30
     if letter.symbol in numbers:
         raise CostModelError(f"{letter.field} is what crossover solves for; leave {letter.field}=... out")
     gap = f.expr - g.expr
+    start = 1
+    if letter.symbol == T and S in gap.free_symbols and S in numbers:
+        upto = min(upto, numbers[S])
+    if letter.symbol == S and T in gap.free_symbols:
+        start = numbers.get(T, 1)
     for symbol in sorted(gap.free_symbols - {letter.symbol}, key=str):
         if numbers.get(symbol, LETTERS[symbol.name].default) is None:
             name = LETTERS[symbol.name].field
             raise CostModelError(f"crossover needs {name} ({LETTERS[symbol.name].meaning}); give {name}=...")
         gap = gap.xreplace({symbol: Integer(numbers.get(symbol, LETTERS[symbol.name].default))})
-    if gap.has(floor, ceiling, distinct_experts):
-        points = list(_stepwise(gap, letter.symbol, upto))
-    else:
-        points = list(_exact(gap, letter.symbol, upto))
+    solve = _stepwise if gap.has(floor, ceiling, distinct_experts) else _exact
+    points = list(solve(gap, letter.symbol, start, upto))
     return [int(point) if point == int(point) else float(point) for point in sorted(set(points))]
 
 
@@ -77,15 +80,18 @@ def _numbers(asker: str, fixed: dict[str, Any]) -> dict[Symbol, int]:
     return numbers
 
 
-def _exact(gap: Expr, x: Symbol, upto: int) -> Iterator[Expr]:
+def _exact(gap: Expr, x: Symbol, start: int, upto: int) -> Iterator[Expr]:
     """Roots between the kinks, where the gap is a polynomial."""
-    ends = [Integer(1), *sorted(kink for kink in _kinks(gap, x) if 1 < kink < upto), Integer(upto)]
+    ends = [Integer(start), *sorted(kink for kink in _kinks(gap, x) if start < kink < upto), Integer(upto)]
     stretches = [(low, high, _branch(gap, x, (low + high) / 2)) for low, high in pairwise(ends)]
     if all(polynomial.is_zero for _, _, polynomial in stretches):
+        if evaluate(gap, {x: start}) != 0:  # a single pass of one token goes another way
+            yield Integer(start + 1)
+            return
         raise CostModelError("the two formulas are equal everywhere; there is no crossing")
     for low, high, polynomial in stretches:
         if polynomial.is_zero:
-            yield from (end for end in (low, high) if 1 < end < upto)
+            yield from (end for end in (low, high) if start < end < upto)
         else:
             yield from (root if root.is_Rational else root.evalf(17) for root in polynomial.real_roots() if low <= root <= high)
 
@@ -115,11 +121,11 @@ def _resolved(expr: Any, point: dict[Symbol, Expr]) -> Any:
     return expr.func(*(_resolved(arg, point) for arg in expr.args)) if expr.args else expr
 
 
-def _stepwise(gap: Expr, x: Symbol, upto: int) -> Iterator[int]:
+def _stepwise(gap: Expr, x: Symbol, start: int, upto: int) -> Iterator[int]:
     """First whole numbers after a change of sign: every one up to `SCANNED`, beyond it between log-spaced points, by bisection."""
-    points = np.arange(1.0, min(upto, SCANNED) + 1)
+    points = np.arange(float(start), max(start, min(upto, SCANNED)) + 1)
     if upto > SCANNED:
-        points = np.unique(np.concatenate([points, np.geomspace(SCANNED, upto, GRID_POINTS).round()]))
+        points = np.unique(np.concatenate([points, np.geomspace(max(start, SCANNED), upto, GRID_POINTS).round()]))
     signs = np.sign(evaluate_arrays(gap, {x: points}))
     if not signs.any():
         raise CostModelError("the two formulas are equal everywhere; there is no crossing")

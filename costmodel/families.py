@@ -59,6 +59,13 @@ class Family(Quantities):
         """Parameter counts as Formulas: `total`, `active`, `routed_experts`."""
         return LetteredParams(self._count)
 
+    def __repr__(self) -> str:
+        return f"Family({self.name}: {self.title})"
+
+    def ledger_rows(self, new_tokens: int = 1, context: int = 1, batch: int = 1, **options: Any) -> list[dict[str, Any]]:
+        """A family has letters, and a ledger numbers: always refused."""
+        raise CostModelError(f"family {self.name} is in letters; ask a model for its ledger, such as load('gpt2').ledger()")
+
     def _rows(self, options: Options, phase: Phase) -> tuple[Row, ...]:
         forward = pass_of(options, phase)
         ops = ops_of(self.block, forward)
@@ -81,7 +88,12 @@ class LetteredParams(Params):
     NAMES: ClassVar[tuple[str, ...]] = ("total", "active", "routed_experts")
 
     def __getattr__(self, name: str) -> Any:
+        if name not in self.NAMES:
+            raise AttributeError(f"parameter counts of a family have no {name!r}; {did_you_mean(name, self.NAMES)}")
         return self.formula(name)
+
+    def __repr__(self) -> str:
+        return f"Params({', '.join(f'{name}={self.formula(name).expr}' for name in self.NAMES)})"
 
 
 def family(name: str, **features: Any) -> Family:

@@ -12,6 +12,7 @@ from sympy import Add, Dummy, Eq, Expr, Integer, Max, Min, Piecewise, Symbol, ce
 
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import Value, evaluate, evaluate_arrays, plain, walk
+from costmodel.frames import frame
 from costmodel.symbols import LATEX_NAMES, LETTERS, S, T, letter_named
 from costmodel.workload import Options, Phase
 
@@ -181,13 +182,16 @@ class Formula:
 
     # its value
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, *unnamed: Any, **inputs: Any) -> Any:
         """The value: an int or a float for plain numbers, a float64 array where any input is an array."""
+        if unnamed:
+            raise CostModelError(f"{self.name} got {shown(unnamed[0])} without a name; give inputs by name, such as context=4096")
         options = {name: value for name, value in inputs.items() if name in Options.model_fields}
         if options:
             return self.having(**options)(**{name: value for name, value in inputs.items() if name not in options})
         values = self._values(inputs)
         if any(isinstance(value, np.ndarray) for value in values.values()):
+            _check_shapes({symbol: value.shape for symbol, value in values.items() if isinstance(value, np.ndarray)})
             return evaluate_arrays(self.expr, values, _Check(values))
         _check_order(values.get(T), values.get(S))
         return self._exact(values)
@@ -273,9 +277,7 @@ class Formula:
         >>> list(cm.load("gpt2").cache_bytes.table(context=1024)["value"])
         [37748736]
         """
-        import pandas as pd
-
-        return pd.DataFrame(self.rows(**inputs))
+        return frame(self.rows(**inputs))
 
     def rows(self, **inputs: Any) -> list[dict[str, Any]]:
         """The rows of `table`, as plain dicts."""
@@ -333,6 +335,14 @@ def _number(name: str, value: Any) -> Any:
 def _refuse(name: str, value: Any) -> None:
     value = value.item() if isinstance(value, np.generic) else value
     raise CostModelError(f"{name} got {shown(value)}; give a whole number from 1 to {MAX_INPUT}")
+
+
+def _check_shapes(shapes: Mapping[Symbol, tuple[int, ...]]) -> None:
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        told = ", ".join(f"{LETTERS[symbol.name].field} {list(shape)}" for symbol, shape in shapes.items())
+        raise CostModelError(f"arrays of shapes {told} do not broadcast; give shapes that do") from None
 
 
 class _Check:

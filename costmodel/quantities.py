@@ -16,6 +16,7 @@ from costmodel.cost import ONE, ZERO, Cost, Weight
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import evaluate
 from costmodel.formula import Formula, Term, bound_values
+from costmodel.frames import frame
 from costmodel.ops import Op
 from costmodel.symbols import B, S, T
 from costmodel.units import whole
@@ -119,9 +120,7 @@ class Quantities:
         >>> int(gpt2.ledger(new_tokens=1, context=1024)["flops"].sum()) == gpt2.flops(new_tokens=1, context=1024)
         True
         """
-        import pandas as pd
-
-        return pd.DataFrame(self.ledger_rows(new_tokens, context, batch, **options))
+        return frame(self.ledger_rows(new_tokens, context, batch, **options))
 
     # quantities
 
@@ -251,6 +250,8 @@ class Params:
 
     NAMES: ClassVar[tuple[str, ...]] = ("total", "active", "active_with_embedding", "embedding", "routed_experts", "vision", "mtp")
 
+    _count: Callable[[str], Formula]
+    _formulas: dict[str, Formula]
     total: int
     active: int
     active_with_embedding: int
@@ -260,8 +261,7 @@ class Params:
     mtp: int
 
     def __init__(self, count: Callable[[str], Formula]) -> None:
-        self._count = count
-        self._formulas: dict[str, Formula] = {}
+        self.__dict__.update(_count=count, _formulas={})
 
     def formula(self, name: str) -> Formula:
         """The Formula of one of the counts."""
@@ -275,8 +275,11 @@ class Params:
         if name not in self.NAMES:
             raise AttributeError(f"parameter counts have no {name!r}; {did_you_mean(name, self.NAMES)}")
         value = int(self.formula(name)())
-        setattr(self, name, value)
+        self.__dict__[name] = value
         return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"parameter counts are derived and cannot be set: {name!r}; change the architecture's fields")
 
     def as_dict(self) -> dict[str, int]:
         """All counts by name."""

@@ -12,11 +12,11 @@ from costmodel.architecture import Architecture
 from costmodel.catalog import reference_value
 from costmodel.comparison import Source, as_architecture
 from costmodel.errors import CostModelError, did_you_mean, shown
-from costmodel.tables import Table, as_json, as_markdown, escape_markdown
+from costmodel.tables import Table, as_csv, as_json, as_markdown, escape_markdown
 from costmodel.units import binary_bytes, count, flop, tokens, whole
 
 CONTEXTS = (4_096, 32_768, 131_072, 1_048_576)
-FORMATS = ("md", "json")
+FORMATS = ("md", "json", "csv")
 
 CONVENTIONS = {
     "parameters": "every trained tensor of the published checkpoint, tied tables once, towers and routers' correction biases "
@@ -132,7 +132,7 @@ def markdown(data: dict[str, Any]) -> str:
         f"# {escape_markdown(data['title'])}\n\n{_verdict(data)}\n",
         f"{escape_markdown(data['maker'])}{released}. Source: {escape_markdown(data['source'])}\n",
         *(f"> {escape_markdown(remark)}\n" for remark in data["remarks"]),
-        as_markdown(_tables(data)),
+        as_markdown(report_tables(data)),
         "### Formulas\n",
         *formulas,
         "### Conventions\n",
@@ -142,7 +142,7 @@ def markdown(data: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _tables(data: dict[str, Any]) -> list[Table]:
+def report_tables(data: dict[str, Any]) -> list[Table]:
     """The report's tables, in order."""
     flops = {"prefill_flops": "FLOP", "decode_flops": "FLOP", "flops": "FLOP"}
     sizes = {"theory_bytes": "bytes", "engine_bytes": "bytes", "bytes": "bytes"}
@@ -194,7 +194,7 @@ def report(
     context: int = 131_072,
     batch: int = 1,
 ) -> str:
-    """A model's report as Markdown (`md`) or JSON (`json`); written to `path` where one is given.
+    """A model's report as Markdown (`md`), JSON (`json`) or its tables as CSV (`csv`); written to `path` where one is given.
 
     Equal input gives equal bytes. A file is replaced only by a whole one. Raises CostModelError for an unknown
     model or format, or a path that cannot be written.
@@ -207,7 +207,7 @@ def report(
     if path is not None and not isinstance(path, (str, PathLike)):
         raise CostModelError(f"report got {shown(path)} as its path; give a file's path, or leave it out")
     data = report_data(as_architecture(model), context, batch)
-    text = markdown(data) if format == "md" else as_json(data)
+    text = markdown(data) if format == "md" else as_json(data) if format == "json" else as_csv(report_tables(data))
     if path is not None:
         write_text(Path(os.fsdecode(path)), text)
     return text

@@ -12,7 +12,7 @@ from costmodel.architecture import Architecture
 from costmodel.blocks import Block
 from costmodel.blocks.base import letters_of
 from costmodel.catalog import load, presets
-from costmodel.comparison import comparison_rows
+from costmodel.comparison import comparison_rows, diff_rows
 from costmodel.errors import CostModelError
 from costmodel.families import Family, family
 from costmodel.formula import Formula
@@ -29,6 +29,12 @@ COMPARISON_REMARKS = (
 )
 
 
+STEPS = {"params": "parameters", "active": "parameters", "cache_bytes": "bytes", "prefill_flops": "FLOP", "decode_flops": "FLOP"}
+"""Units of what a step is priced in."""
+DIFF_REMARKS = (
+    "the steps sum exactly to the difference; what one step costs depends on those before it",
+    "first and last row: the whole model; rows between: what the change adds",
+)
 COMPARED = {
     "params_total": "parameters",
     "params_active": "parameters",
@@ -54,6 +60,14 @@ def comparison_table(
         names = columns([row["name"] for row in rows])
         rows = [{"quantity": key, **{name: row[key] for name, row in zip(names, rows, strict=True)}} for key in COMPARED]
     return Table("compare", workload(batch, context), rows, row_units=COMPARED, remarks=remarks)
+
+
+def diff_table(first: Architecture, last: Architecture, context: int, batch: int) -> Table:
+    """What `costmodel diff` answers: the first model, what each change adds, the last model."""
+    start, steps, end = diff_rows(first, last, context, batch)
+    notes = [f"{model.name}: {remark}" for model in (first, last) for remark in model.remarks(context)]
+    title = f"{first.name} -> {last.name}, {workload(batch, context)}"
+    return Table("diff", title, [start, *steps, end], STEPS, remarks=(*notes, *DIFF_REMARKS))
 
 
 def columns(names: Sequence[str]) -> list[str]:
@@ -124,14 +138,7 @@ def _parts(model: Architecture, context: int, batch: int) -> Table:
             part = formula.parts.get(name)
             row[column] = 0 if part is None else part(**(at if column.endswith(("bytes", "flops")) else {}))
         rows.append(row)
-    units = {
-        "params": "parameters",
-        "active": "parameters",
-        "cache_bytes": "bytes",
-        "prefill_flops": "FLOP",
-        "decode_flops": "FLOP",
-    }
-    return Table("parts", "By part", rows, units)
+    return Table("parts", "By part", rows, STEPS)
 
 
 PARAMETERS = {
@@ -143,6 +150,32 @@ PARAMETERS = {
     "vision": "vision tower and projector, in the total",
     "mtp": "multi-token-prediction modules' own, outside the total",
 }
+
+
+def schema_table() -> Table:
+    """Every field of an architecture file: the table it stands in, its type, whether it is required, and its meaning."""
+    schema = Architecture.model_json_schema()
+    rows = [
+        {
+            "table": name,
+            "field": field,
+            "type": _type_of(about),
+            "required": "yes" if field in table.get("required", ()) else "no",
+            "meaning": about.get("description", ""),
+        }
+        for name, table in {"architecture": schema, **schema["$defs"]}.items()
+        for field, about in table.get("properties", {}).items()
+    ]
+    return Table("schema", "Fields of an architecture file", rows)
+
+
+def _type_of(about: dict[str, Any]) -> str:
+    """A field's JSON type in a word or two."""
+    choices = about.get("anyOf") or about.get("oneOf") or [about]
+    names = [
+        choice.get("$ref", "").rpartition("/")[2] or str(choice.get("const") or choice.get("type", "any")) for choice in choices
+    ]
+    return " or ".join(dict.fromkeys(names))
 
 
 def derivation_tables(name: str, preset: str | None, context: int, batch: int) -> list[Table]:
@@ -158,17 +191,18 @@ def derivation_tables(name: str, preset: str | None, context: int, batch: int) -
         exact.params.formula("total"), exact.params.formula("active"), exact.cache_bytes, exact.prefill_flops, exact.decode_flops,
     )  # fmt: skip
     rows = [_derived(formula, numbers, context, batch) for formula in formulas]
+    fields = {letter: name for name, letter in letters_of(type(block)).items()}
     used = dict.fromkeys(symbol for formula in formulas for symbol in formula.symbols)
     letters = [
         {
             "letter": symbol.name,
-            "field": LETTERS[symbol.name].field,
+            "field": fields.get(symbol, LETTERS[symbol.name].field),
             "value": numbers.get(symbol, {"B": batch, "S": context}.get(symbol.name, LETTERS[symbol.name].default)),
             "meaning": LETTERS[symbol.name].meaning,
         }
         for symbol in used
     ]
-    remarks = (f"source: {exact.source}", f"numbers of one layer of {model.name}; {model.source}")
+    remarks = (*model.remarks(context), f"source: {exact.source}", f"numbers of one layer of {model.name}; {model.source}")
     title = f"{exact.title} One layer, {workload(batch, context)}, numbers of {model.title}"
     return [Table("formulas", title, rows, remarks=remarks, vertical=True), Table("letters", "Letters", letters)]
 

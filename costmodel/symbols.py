@@ -62,7 +62,10 @@ b_kv = _letter("b_kv", "cache_element_bytes", "bytes of a cached key or value el
 b_state = _letter("b_state", "state_element_bytes", "bytes of an element of recurrent state", 4)
 b_a = _letter("b_a", "activation_element_bytes", "bytes of an activation element", 2)
 
-BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values()} | {"linear_value_head_dim": LETTERS["d_v"]}
+BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values()} | {
+    "linear_value_head_dim": LETTERS["d_v"],
+    "qk_nope_head_dim": LETTERS["d_h"],
+}
 """The same letters by field name: `BY_FIELD["batch"].symbol is B`."""
 
 

@@ -119,7 +119,6 @@ FORMATS: dict[str, Format] = {
         _blocks("q4_K", 256, 144),
     )
 }
-PLAIN = ("fp32", "fp16", "bf16")
 ELEMENT_BYTES: dict[str, Expr] = {"fp32": Integer(4), "fp16": Integer(2), "bf16": Integer(2), "fp8": Integer(1), "int8": Integer(1)}
 """Formats of a cache, a state or an activation, in bytes an element: fp8 and int8 as 1 byte, without scales."""
 PACKED_MLA = "fp8_ds_mla"
@@ -183,7 +182,7 @@ class Precision(BaseModel):
     @classmethod
     def named(cls, name: str, **others: Any) -> Self:
         """The precision a single name means for weights: it sets `weights` and `experts` (mxfp4: `experts` alone)."""
-        form = _checked("weights", name)
+        form = _checked("experts" if isinstance(name, str) and name.lower() in EXPERTS_ONLY else "weights", name)
         return cls(**({"experts": form} if form in EXPERTS_ONLY else {"weights": form, "experts": form}), **others)
 
     def matrix(self, role: str) -> Format:
@@ -210,13 +209,16 @@ class LetteredPrecision(Precision):
 
 
 def _known(role: str) -> tuple[str, ...]:
-    if role in ("weights", "experts"):
+    if role == "experts":
         return tuple(FORMATS)
-    if role == "embeddings":
+    if role in ("weights", "embeddings", "others"):
         return tuple(name for name in FORMATS if name not in EXPERTS_ONLY)
-    if role == "others":
-        return PLAIN
     return (*ELEMENT_BYTES, PACKED_MLA) if role == "cache" else tuple(ELEMENT_BYTES)
+
+
+def _plain_number(value: Any) -> Any:
+    """A number of numpy as Python's; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _checked(role: str, value: object) -> Role | None:
@@ -228,8 +230,9 @@ def _checked(role: str, value: object) -> Role | None:
         if value.lower() not in lower:
             raise CostModelError(f"{role} cannot be stored as {shown(value)}; {did_you_mean(value, known)}")
         return lower[value.lower()]
+    value = _plain_number(value)
     if isinstance(value, (int, float, Fraction)) and not isinstance(value, bool) and 0 < value <= MAX_ELEMENT_BYTES:
-        return value
+        return Fraction(str(value)) if isinstance(value, float) else value  # 0.3 as it is written
     raise CostModelError(
         f"{role} got {shown(value)}; give a format ({', '.join(_known(role))}) "
         f"or bytes an element, more than 0 and at most {MAX_ELEMENT_BYTES}"
@@ -275,8 +278,9 @@ class Options(BaseModel):
         for name in changes:
             if name not in allowed:
                 raise CostModelError(f"no option {shown(name)} here; {did_you_mean(name, allowed) if allowed else 'it takes none'}")
+        plain = {name: _plain_number(value) for name, value in changes.items()}
         try:
-            options = type(self).model_validate({**self.__dict__, **changes})
+            options = type(self).model_validate({**self.__dict__, **plain})
         except ValidationError as error:
             raise CostModelError(one_line(error, type(self))) from None
         for name in ENGINE_OPTIONS:
