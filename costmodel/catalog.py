@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from costmodel.architecture import Architecture, Reference
-from costmodel.blocks import FAMILIES
+from costmodel.blocks import FAMILIES, FeedForward, Mixer
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
 from costmodel.quantities import Params
 from costmodel.workload import one_line
@@ -20,6 +20,10 @@ MAX_FILE_BYTES = 1 << 18
 MAX_DOTS = 300
 """Dots in a line: the time that tomllib takes for a key grows with their square."""
 MAX_PATH = 4_096
+KINDS = {
+    part: [kind for kind, family in FAMILIES.items() if issubclass(family, base)]
+    for part, base in (("mixer", Mixer), ("feed_forward", FeedForward))
+}
 HERE = Path(__file__).resolve().parent
 CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
 
@@ -144,7 +148,17 @@ def validate(data: dict[str, Any], name: str) -> Architecture:
             raise CostModelError(
                 f"{shown(name)[1:-1]}: reference row has no quantity {shown(row.quantity)}; {did_you_mean(quantity, known)}"
             )
+        if known is QUANTITIES:
+            _check_inputs(architecture, row, name)
     return architecture
+
+
+def _check_inputs(architecture: Architecture, row: Reference, name: str) -> None:
+    """The inputs of a reference row are those of its quantity."""
+    try:
+        getattr(architecture, row.quantity).check(**row.inputs)
+    except CostModelError as error:
+        raise CostModelError(f"{shown(name)[1:-1]}: reference row of {row.quantity}: {error}") from None
 
 
 def _refuse_unknown_kinds(data: dict[str, Any], name: str) -> None:
@@ -156,7 +170,7 @@ def _refuse_unknown_kinds(data: dict[str, Any], name: str) -> None:
             kind = block.get("kind") if isinstance(block, dict) else None
             if kind is not None and not (isinstance(kind, str) and kind in FAMILIES):
                 raise UnsupportedArchitecture(
-                    f"{shown(name)[1:-1]}: no {part} of kind {shown(kind)} is modelled; {did_you_mean(kind, FAMILIES)}"
+                    f"{shown(name)[1:-1]}: no {part} of kind {shown(kind)} is modelled; {did_you_mean(kind, KINDS[part])}"
                 )
 
 

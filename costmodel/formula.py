@@ -197,8 +197,10 @@ class Formula:
         return self._exact(values)
 
     def check(self, **inputs: Any) -> None:
-        """Raises CostModelError for the inputs that a call would refuse."""
-        values = self._values(inputs)
+        """Raises CostModelError for the inputs and options that a call would refuse."""
+        options = {name: value for name, value in inputs.items() if name in Options.model_fields}
+        self.having(**options)
+        values = self._values({name: value for name, value in inputs.items() if name not in options})
         _check_order(values.get(T), values.get(S))
 
     def _exact(self, values: dict[Symbol, Any]) -> int | float:

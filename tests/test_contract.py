@@ -80,3 +80,13 @@ def test_every_command_has_every_format_and_flags(command: str, form: str, capsy
     told = capsys.readouterr()
     assert told.out
     assert ("beyond the published limit" in told.err) == (command != "schema")
+
+
+def test_a_reference_row_asks_what_its_quantity_takes() -> None:
+    from costmodel.catalog import validate
+
+    data = cm.load("gpt2").model_dump()
+    row = {"quantity": "cache_bytes", "value": 1, "convention": "c", "source": "s"}
+    for inputs, part in (({"contxt": 4}, "context"), ({"context": 4, "view": "engin"}, "theory"), ({}, "context")):
+        with pytest.raises(cm.CostModelError, match=f"cache_bytes.*{part}"):
+            validate({**data, "reference": [{**row, "inputs": inputs}]}, "my.toml")
