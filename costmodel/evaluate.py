@@ -217,7 +217,7 @@ def evaluate_arrays(
 ) -> NDArray[np.float64]:
     """The float64 values of an expression over arrays that broadcast together, in blocks of `BLOCK_POINTS`.
 
-    `check` is called with each block's values and may raise.
+    `check` is called with each block of the arrays and may raise.
     """
     scalars = {symbol: value for symbol, value in values.items() if not isinstance(value, np.ndarray)}
     arrays = {symbol: value for symbol, value in values.items() if isinstance(value, np.ndarray)}
@@ -233,6 +233,6 @@ def evaluate_arrays(
     with points:
         for *block, out in points:
             if check is not None:
-                check({**scalars, **dict(zip(arrays, block, strict=True))})
+                check(dict(zip(arrays, block, strict=True)))
             program(block, out)
         return np.asarray(points.operands[-1])

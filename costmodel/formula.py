@@ -353,7 +353,7 @@ class _Check:
     def __init__(self, values: Mapping[Symbol, Any]) -> None:
         arrays = {symbol: value for symbol, value in values.items() if isinstance(value, np.ndarray)}
         self._whole = {symbol: value.dtype.kind in "iu" for symbol, value in arrays.items()}
-        self._ordered = T in values and S in values
+        self._order = (values[T], values[S]) if T in values and S in values and {T, S} & self._whole.keys() else None
 
     def __call__(self, block: Mapping[Symbol, Any]) -> None:
         for symbol, whole in self._whole.items():
@@ -362,8 +362,8 @@ class _Check:
             small = np.dot(value, value) <= float(MAX_INPUT) ** 2
             if not small or value.min() < 1 or not (whole or (value == np.floor(value)).all()):
                 _refuse_first(LETTERS[symbol.name].field, value)
-        if self._ordered:
-            _check_order(block[T], block[S])
+        if self._order:
+            _check_order(block.get(T, self._order[0]), block.get(S, self._order[1]))
 
 
 def _refuse_first(name: str, block: Any) -> None:
