@@ -44,12 +44,13 @@ class distinct_experts(Function):  # type: ignore[misc]  # sympy is untyped
         return experts if experts == used else None
 
     def fdiff(self, argindex: int = 1) -> Expr:
+        """The slope over E (1), k (2) or N (3)."""
         from sympy import log
 
-        experts, used, _ = self.args
-        if argindex != 3:
-            raise NotImplementedError("the expectation is differentiated over tokens only")
-        return (self - experts) * log(1 - used / experts)
+        experts, used, tokens = self.args
+        kept_out = 1 - used / experts  # probability that one token misses an expert
+        missed_by_last = tokens * (1 - self / experts) / kept_out
+        return (self / experts - used / experts * missed_by_last, missed_by_last, (self - experts) * log(kept_out))[argindex - 1]
 
     def _latex(self, printer: Any, exp: str | None = None) -> str:
         experts, used, tokens = (printer._print(arg) for arg in self.args)

@@ -155,6 +155,22 @@ def test_distinct_experts_by_enumeration(experts: int, data: st.DataObject, toke
     assert evaluate(distinct_experts(Integer(experts), Integer(used), Integer(tokens)), {}) == pytest.approx(mean, rel=1e-12)
 
 
+@pytest.mark.parametrize("letter", ["num_experts", "num_experts_per_tok", "new_tokens"])
+def test_slopes_of_distinct_experts(letter: str) -> None:
+    """Against central differences of the closed form."""
+    values = {"num_experts": 64.0, "num_experts_per_tok": 6.0, "new_tokens": 9.0}
+
+    def touched(num_experts: float, num_experts_per_tok: float, new_tokens: float) -> float:
+        return num_experts * (1 - (1 - num_experts_per_tok / num_experts) ** new_tokens)
+
+    step = 1e-4
+    up, down = (touched(**{**values, letter: values[letter] + sign * step}) for sign in (1, -1))
+    moved = cm.family("moe", gated=False, num_shared_experts=0).bytes_moved.parts["experts.up_proj"]
+    traffic = moved.having(precision=cm.Precision(experts=1, activations=1e-9)).derivative(letter)
+    slope = traffic(d_model=1, d_e=1, E=64, k=6, new_tokens=9, context=9)
+    assert slope == pytest.approx((up - down) / (2 * step), rel=1e-4)
+
+
 def test_distinct_experts_is_exact_where_a_power_is_not() -> None:
     """One token touches k experts, many touch all; a huge pass takes no longer than a small one."""
     moe = MoE(num_experts=256, num_experts_per_tok=8, moe_intermediate_size=4)
