@@ -195,7 +195,7 @@ def schema(form: FormatOption = Format.json) -> None:
 
 @app.command("app")
 def dashboard() -> None:
-    """Open the dashboard in a browser (needs `costmodel[app]`)."""
+    """Open the dashboard in a browser (needs streamlit: the extra called app)."""
     import subprocess
     from importlib.util import find_spec
 
