@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
+from functools import cached_property
 from itertools import cycle, islice
 from typing import Annotated, Any, Self, cast
 
@@ -14,7 +15,7 @@ from sympy import Expr, Integer, Symbol
 
 from costmodel.blocks import Norm
 from costmodel.blocks.base import Flag, Size
-from costmodel.cost import ONE, Cost, Kept
+from costmodel.cost import ONE, Cost, Kept, Weight
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import evaluate
 from costmodel.formula import Term
@@ -155,6 +156,23 @@ class Architecture(Quantities, Checked):
         if self.pattern:
             return tuple(islice(cycle(self.pattern), self.depth))
         return tuple(group.name for group in self.layers for _ in range(group.count))
+
+    @cached_property
+    def experts(self) -> dict[str, Weight]:
+        """One matrix of the routed experts of each group that has them: `copies` E, `active` k, `touched` by B T tokens.
+
+        >>> import costmodel as cm
+        >>> cm.load("deepseek-v3").experts["moe"].copies
+        256
+        """
+        rows = [row for row in self._layer_rows(Pass()) if row.op.kind == "expert_linear"]
+        numbers = {row.group: (row.op.cost.weights[0], row.binding) for row in reversed(rows)}
+        return {
+            group.name: replace(weight, **{part: getattr(weight, part).xreplace(binding) for part in ("copies", "active", "touched")})
+            for group in self.layers
+            if group.name in numbers
+            for weight, binding in [numbers[group.name]]
+        }
 
     def remarks(self, context: int) -> tuple[str, ...]:
         """What a reader should know about numbers at a context, the architecture's own notes included.

@@ -1,80 +1,399 @@
-"""Figures as plain plotly dicts, made from arrays. Nothing here imports plotly."""
+"""Figures as plain plotly dicts, made from arrays. Nothing here imports plotly.
+
+At most four series of a figure are coloured (palette.py), others are grey; dashes, symbols and labels at line ends
+tell series apart without colour. `table_rows` gives the numbers of any of these figures.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log10
 from typing import Any
 
 import numpy as np
 
+from costmodel.anatomy import layer_runs
 from costmodel.architecture import Architecture
-from costmodel.units import binary_bytes, tokens, workload
+from costmodel.blocks.base import Keeping
+from costmodel.landscape import AXES, BATCHES, frontier, touched_rows
+from costmodel.palette import COLOURS, DASHES, GREY, SYMBOLS, colour
+from costmodel.scenario import WHAT, Scenario
+from costmodel.units import count, quantity, tokens
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Of the Okabe-Ito colours those with a contrast of at least 3 on light and dark pages: four series at most."""
-GREY = "#808080"
-DASHES = ("solid", "dash", "dot", "dashdot")
+Figure = dict[str, Any]
+
+SHORTEST, LONGEST = 1 << 10, 1 << 20
 CURVE_POINTS = 200
+LABEL_GAP = 0.16
+"""Decades between two labels at line ends, so that they do not lie on each other."""
+FAMILY_PLACES = {Keeping.STATE: 2, Keeping.LATENT: 0, Keeping.WINDOW: 1, Keeping.FULL: -1}
+"""The colour of each kind of cache: full attention, the yardstick, is grey."""
 
 
-def cache_curves(models: Sequence[Architecture], context: int, batch: int = 1, view: str = "theory") -> dict[str, Any]:
-    """Cache against context, log-log: one line a model, up to four, marked at `context` (tokens).
+def cache_curves(models: Sequence[Architecture], scenario: Scenario, yardstick: Architecture | None = None) -> Figure:
+    """Cache against context, log-log: one line a model, up to four, and the yardstick in grey.
 
-    Points are whole numbers of tokens, log-spaced from 1k to 1M, with the exact ends of sliding windows among them.
+    Points are whole numbers of tokens, log-spaced from 1k to 1M, with the exact ends of sliding windows among them;
+    those are marked. A dashed level is the memory that a model's weights leave on the chosen devices, and where a
+    line meets it stands the longest context; both only where they are in sight.
 
     >>> import costmodel as cm
-    >>> cache_curves([cm.load("gpt2")], 4096)["data"][0]["name"]
+    >>> cache_curves([cm.load("gpt2")], Scenario())["data"][0]["name"]
     'GPT-2'
     """
-    lines = [_line(model, place, batch, view) for place, model in enumerate(models[: len(COLOURS)])]
-    ticks = [1 << power for power in range(10, 21, 2)]
-    sizes = [1 << power for power in range(20, 50, 3)]
-    marked = {
-        "type": "line",
-        "x0": context,
-        "x1": context,
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "line": {"dash": "dot", "color": GREY},
-    }
-    layout = {
-        "xaxis": _log_axis("context, tokens", ticks, [tokens(tick) for tick in ticks]),
-        "yaxis": _log_axis("cache", sizes, [binary_bytes(size) for size in sizes]),
-        "legend": {"orientation": "h", "y": -0.25},
-        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-        "hovermode": "x unified",
-        "shapes": [marked],
-        "uirevision": "cache",
-    }
-    return {"data": lines, "layout": layout}
+    shown = [*models[: len(COLOURS)], *([yardstick] if yardstick else [])]
+    lines = [_curve(model, colour(-1 if model is yardstick else place), place, scenario) for place, model in enumerate(shown)]
+    low, high = (10 ** f(log10(v) for line in lines for v in line["y"]) for f in (min, max)) if lines else (1, 1)
+    extras, shapes, notes = [], [_upright(scenario.context)], _end_labels(lines)
+    for model, line in zip(shown, lines, strict=True):
+        extras += _kinks(model, line, scenario)
+        if model is not yardstick:
+            level = _memory(model, line, scenario, high)
+            extras, shapes = extras + level[0], shapes + level[1]
+    sizes = [1 << power for power in range(10, 60, 3) if low / 8 <= 1 << power <= high * 8]
+    layout = _layout(
+        "cache",
+        xaxis=_log_axis("context, tokens", [1 << power for power in range(10, 21, 2)], tokens),
+        yaxis=_log_axis("cache", sizes, lambda size: quantity(size, "bytes", scenario.units)),
+        shapes=shapes, annotations=notes,
+    )  # fmt: skip
+    return {"data": lines + extras, "layout": layout}
 
 
-def _log_axis(title: str, values: list[int], names: list[str]) -> dict[str, Any]:
-    return {"type": "log", "title": {"text": title}, "tickvals": values, "ticktext": names}
-
-
-def _line(model: Architecture, place: int, batch: int, view: str) -> dict[str, Any]:
-    windows = [window for group in model.layers if group.mixer for window in group.mixer.windows]
-    grid = np.geomspace(1 << 10, 1 << 20, CURVE_POINTS).round()
-    contexts = np.unique(np.concatenate([grid, [window for window in windows if grid[0] <= window <= grid[-1]]]))
-    values = model.cache_bytes(context=contexts, batch=batch, view=view)
+def _curve(model: Architecture, drawn: str, place: int, scenario: Scenario) -> Figure:
+    grid = np.geomspace(SHORTEST, LONGEST, CURVE_POINTS).round()
+    contexts = np.unique(np.concatenate([grid, [scenario.context], _windows(model)]))
+    values = scenario.kept(model)(context=contexts, batch=scenario.batch)
     return {
         "type": "scatter",
         "mode": "lines",
         "name": model.title,
         "x": contexts.tolist(),
         "y": values.tolist(),
-        "text": [binary_bytes(value) for value in values],
+        "text": [quantity(value, "bytes", scenario.units) for value in values],
         "hovertemplate": "%{text}",
-        "line": {"color": COLOURS[place], "dash": DASHES[place], "width": 2.5},
+        "line": {"color": drawn, "dash": DASHES[place % len(DASHES)], "width": 2.5},
     }
 
 
-def cache_sentence(models: Sequence[Architecture], context: int, batch: int = 1, view: str = "theory") -> str:
-    """What the chart shows, in words, made from the data: for a reader and as the chart's alternative text."""
-    ranked = sorted((model.cache_bytes(context=context, batch=batch, view=view), model.title) for model in models)
-    said = [f"{title} {binary_bytes(size)}" for size, title in ranked]
-    (least, first), (most, last) = ranked[0], ranked[-1]
-    ratio = f" {last} keeps {most / least:.3g} times as much as {first}." if least and len(ranked) > 1 else ""
-    return f"{workload(batch, context)} ({view}): {', '.join(said)}.{ratio}"
+def _windows(model: Architecture) -> list[int]:
+    windows = {window for group in model.layers if group.mixer for window in group.mixer.windows}
+    return sorted(window for window in windows if SHORTEST <= window <= LONGEST)
+
+
+def _kinks(model: Architecture, line: Figure, scenario: Scenario) -> list[Figure]:
+    """Marks where a window is full and the line bends."""
+    return [
+        {
+            **_mark([window], [scenario.kept(model)(context=window, batch=scenario.batch)], line["line"]["color"], "circle-open"),
+            "name": f"{model.title}: window",
+            "text": [f"{model.title}: its window of {window:,} tokens is full"],
+        }
+        for window in _windows(model)
+    ]
+
+
+def _mark(x: list[Any], y: list[Any], drawn: str, symbol: str) -> Figure:
+    return {
+        "type": "scatter", "mode": "markers", "x": x, "y": y, "showlegend": False, "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"color": drawn, "symbol": symbol, "size": 10},
+    }  # fmt: skip
+
+
+def _memory(model: Architecture, line: Figure, scenario: Scenario, high: float) -> tuple[list[Figure], list[Figure]]:
+    """The level of the memory left for the cache, and the longest context on it."""
+    room = scenario.room(model)
+    left, longest = room.memory_bytes - room.weight_bytes, room.longest_context
+    if longest is None or not SHORTEST <= longest <= LONGEST or left > 8 * high:
+        return [], []
+    level = _line(SHORTEST, LONGEST, left, left, line["line"]["color"])
+    end = {
+        **_mark([longest], [left], line["line"]["color"], "x"),
+        "mode": "markers+text",
+        "name": f"{model.title}: max context",
+        "text": [f"max context {longest:,}"],
+        "textposition": "top left",
+    }
+    return [end], [level]
+
+
+def _upright(x: float) -> Figure:
+    return {**_line(x, x, 0, 1, GREY), "yref": "paper"}
+
+
+def _line(x0: float, x1: float, y0: float, y1: float, drawn: str) -> Figure:
+    return {"type": "line", "x0": x0, "x1": x1, "y0": y0, "y1": y1, "line": {"dash": "dot", "color": drawn, "width": 1.5}}
+
+
+def _end_labels(lines: Sequence[Figure]) -> list[Figure]:
+    """A label at each line's end, one for lines that end together, pushed apart upwards where they are close."""
+    ends: dict[float, list[Figure]] = {}
+    for line in lines:
+        ends.setdefault(line["y"][-1], []).append(line)
+    labels, below = [], -1e9
+    for value, together in sorted(ends.items()):
+        place = max(log10(value), below + LABEL_GAP)
+        below = place
+        labels.append(
+            {
+                "x": log10(LONGEST), "y": place, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
+                "text": ", ".join(plotly_text(line["name"]) for line in together),
+                "font": {"color": together[0]["line"]["color"], "size": 13},
+            }
+        )  # fmt: skip
+    return labels
+
+
+def plotly_text(text: str) -> str:
+    """Text from a file as plotly shows it literally: it knows a few HTML tags.
+
+    >>> plotly_text("<b>x")
+    '&lt;b&gt;x'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _layout(name: str, **own: Any) -> Figure:
+    return {
+        "legend": {"orientation": "h", "y": -0.2, "x": 0},
+        "margin": {"l": 10, "r": 10, "t": 20, "b": 10},
+        "hovermode": "closest",
+        "uirevision": name,
+        **own,
+    }
+
+
+def _log_axis(title: str, values: Sequence[float], named: Any) -> Figure:
+    return {"type": "log", "title": {"text": title}, "tickvals": list(values), "ticktext": [named(value) for value in values]}
+
+
+def _ticks(values: Sequence[float], base: int = 10) -> list[float]:
+    """Round numbers of a logarithmic axis around some values."""
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return []
+    low, high = (int(np.floor(log10(f(positive)) / log10(base))) for f in (min, max))
+    return [float(base**power) for power in range(low, high + 2)]
+
+
+def landscape(rows: Sequence[dict[str, Any]], against: str, along: str, scenario: Scenario, chosen: Sequence[str] = ()) -> Figure:
+    """Every model as a point: `against` (a key of `AXES`) over its size (`along` size) or its release date (`along` date).
+
+    Coloured by what its layers keep; named where chosen or on the frontier, which is drawn: the models that no larger
+    one undercuts. `customdata` of a point is the model's name.
+    """
+    unit, best = AXES[against], {row["name"] for row in frontier(rows, against)}
+    along_dates = along == "date"
+    placed = [row for row in rows if row["released"] or not along_dates]
+    traces = []
+    for kind, place in FAMILY_PLACES.items():
+        of_kind = [row for row in placed if row["keeps"] == kind]
+        if of_kind:
+            traces.append(_family(of_kind, str(kind), place, against, unit, along_dates, scenario, {*best, *chosen}))
+    if not along_dates:
+        edge = frontier(rows, against)
+        drawn = {"type": "scatter", "mode": "lines", "name": "frontier: larger, and cheaper than all larger ones", "hoverinfo": "skip"}
+        where = {"x": [row["params_total"] for row in edge], "y": [row[against] for row in edge]}
+        traces.insert(0, {**drawn, **where, "line": {"color": GREY, "dash": "dot", "width": 1.5}})
+    values = [row[against] for row in rows]
+    x = {"title": {"text": "released"}} if along_dates else _log_axis("parameters", _ticks([r["params_total"] for r in rows]), count)
+    base = 8 if unit == "bytes" else 10
+    y = _log_axis(LANDSCAPE_TITLES[against], _ticks(values, base), lambda value: quantity(value, unit, scenario.units))
+    return {"data": traces, "layout": _layout("landscape", xaxis=x, yaxis=y, clickmode="event+select")}
+
+
+LANDSCAPE_TITLES = {
+    "cache_bytes_per_token": "cache per token of context",
+    "decode_flops": "FLOPs of the next token",
+    "params_active": "active parameters",
+}
+
+
+def _family(
+    rows: Sequence[dict[str, Any]], name: str, place: int, against: str, unit: str, dates: bool, scenario: Scenario, named: set[str]
+) -> Figure:
+    told = [f"{plotly_text(row['title'])}: {quantity(row[against], unit, scenario.units)}" for row in rows]
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": name,
+        "x": [row["released"] if dates else row["params_total"] for row in rows],
+        "y": [row[against] for row in rows],
+        "text": [plotly_text(row["title"]) if row["name"] in named else "" for row in rows],
+        "textposition": "top center",
+        "customdata": [row["name"] for row in rows],
+        "hovertext": told,
+        "hoverinfo": "text",
+        "marker": {"color": colour(place), "symbol": SYMBOLS[place], "size": 13},
+    }
+
+
+def waterfall(start: dict[str, Any], steps: Sequence[dict[str, Any]], end: dict[str, Any], name: str, unit: str, units: str) -> Figure:
+    """The walk from one model to another, one bar a change, in one quantity: down is less. Read from the top."""
+    used = [step for step in steps if step[name]]
+    bars = [(start["change"], start[name], "absolute"), *((s["change"], s[name], "relative") for s in used), (end["change"], end[name], "total")]
+    told = [quantity(value, unit, units) if kind != "relative" else _signed(value, unit, units) for _, value, kind in bars]
+    return {
+        "data": [
+            {
+                "type": "waterfall",
+                "orientation": "h",
+                "y": [f"{place}. {plotly_text(wrapped(label))}" for place, (label, _, _) in enumerate(bars)],
+                "x": [value for _, value, _ in bars],
+                "measure": [kind for _, _, kind in bars],
+                "text": told,
+                "textposition": "auto",
+                "hovertemplate": "%{y}: %{text}<extra></extra>",
+                "increasing": {"marker": {"color": COLOURS[1]}},
+                "decreasing": {"marker": {"color": COLOURS[0]}},
+                "totals": {"marker": {"color": GREY}},
+                "connector": {"line": {"color": GREY, "width": 1}},
+            }
+        ],
+        "layout": _layout(
+            "waterfall",
+            yaxis={"autorange": "reversed", "automargin": True},
+            xaxis={"title": {"text": WHAT.get(name, name)}, "showticklabels": False, "zeroline": True},
+            height=90 + 44 * len(bars),
+            showlegend=False,
+        ),
+    }
+
+
+def _signed(value: float, unit: str, units: str) -> str:
+    return f"{'+' if value > 0 else '-'}{quantity(abs(value), unit, units)}"
+
+
+def wrapped(text: str, width: int = 34) -> str:
+    """A label in lines of about `width` characters.
+
+    >>> wrapped("mixer gqa -> mla in 61 layers", 16)
+    'mixer gqa -> mla<br>in 61 layers'
+    """
+    lines = [""]
+    for word in text.split(" "):
+        fits = len(lines[-1]) + len(word) < width or not lines[-1]
+        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if fits else [*lines, word]
+    return "<br>".join(lines)
+
+
+def layer_strip(model: Architecture) -> Figure:
+    """One cell a layer, first to last, coloured by its group."""
+    runs = layer_runs(model)
+    places = {name: place for place, name in enumerate(dict.fromkeys(run["group"] for run in runs))}
+    traces = []
+    for name, place in places.items():
+        own = [run for run in runs if run["group"] == name]
+        layers = [layer for run in own for layer in range(run["first"], run["last"] + 1)]
+        text = plotly_text(own[0]["layer"])
+        traces.append(
+            {
+                "type": "bar", "x": layers, "y": [1] * len(layers), "width": 0.9, "name": f"{name}: {text}",
+                "hovertext": [f"layer {layer}: {name}<br>{text}" for layer in layers], "hoverinfo": "text",
+                "marker": {"color": colour(place), "pattern": {"shape": PATTERNS[place % len(PATTERNS)]}},
+            }
+        )  # fmt: skip
+    return {
+        "data": traces,
+        "layout": _layout(
+            "strip", barmode="stack", bargap=0, height=170, xaxis={"title": {"text": "layer"}},
+            yaxis={"visible": False, "fixedrange": True}, legend={"orientation": "h", "y": -0.75, "x": 0}, showlegend=True,
+        ),
+    }  # fmt: skip
+
+
+PATTERNS = ("", "/", ".", "x", "-", "+")
+
+
+def icicle(rows: Sequence[dict[str, Any]], unit: str, units: str) -> Figure:
+    """Parts within parts, from the rows of `part_rows`: an area is a share; formulas on hover and in the table."""
+    paths = [row["path"] for row in rows]
+    tops = [path for path in paths if path.count("/") == 1]
+    drawn = {path: colour(place if place < len(COLOURS) else -1) for place, path in enumerate(sorted(tops, key=_value_of(rows)))}
+    return {
+        "data": [
+            {
+                "type": "icicle",
+                "ids": paths,
+                "labels": [path.rpartition("/")[2] for path in paths],
+                "parents": [path.rpartition("/")[0] for path in paths],
+                "values": [row["value"] for row in rows],
+                "branchvalues": "total",
+                "text": [f"{quantity(row['value'], unit, units)}, {row['share']:.1%}" for row in rows],
+                "hovertext": [f"{row['path']}<br>{wrapped(plotly_text(row['formula'][:300]), 60)}" for row in rows],
+                "hoverinfo": "text",
+                "textinfo": "label+text",
+                "marker": {"colors": [drawn.get("/".join(path.split("/")[:2]), GREY) for path in paths], "line": {"width": 1}},
+                "tiling": {"orientation": "v"},
+            }
+        ],
+        "layout": _layout("icicle", height=460, margin={"l": 0, "r": 0, "t": 10, "b": 0}),
+    }
+
+
+def _value_of(rows: Sequence[dict[str, Any]]) -> Any:
+    values = {row["path"]: row["value"] for row in rows}
+    return lambda path: -values[path]
+
+
+def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> Figure:
+    """Active against total parameters, log-log, with the diagonals of 100, 10, 5 and 3 % active."""
+    low, high = (f(row["params_total"] for row in rows) for f in (min, max))
+    diagonals = [
+        {
+            "type": "scatter", "mode": "lines+text", "x": [low, high], "y": [low * share, high * share], "hoverinfo": "skip",
+            "text": ["", f"{share:.0%}"], "textposition": "top left", "showlegend": False,
+            "line": {"color": GREY, "dash": "dot", "width": 1}, "name": f"{share:.0%} active",
+        }
+        for share in (1, 0.1, 0.05, 0.03)
+    ]  # fmt: skip
+    points = [
+        {
+            "type": "scatter", "mode": "markers+text", "name": plotly_text(row["title"]), "x": [row["params_total"]], "y": [row["params_active"]],
+            "text": [plotly_text(row["title"]) if row["name"] in chosen else ""], "textposition": "bottom center",
+            "hovertext": [f"{plotly_text(row['title'])}: {count(row['params_active'])} of {count(row['params_total'])} active"],
+            "hoverinfo": "text", "showlegend": False, "customdata": [row["name"]],
+            "marker": {"size": 12, **_chosen_mark(row["name"], chosen)},
+        }
+        for row in rows
+    ]  # fmt: skip
+    ticks = _ticks([low, high])
+    small = _ticks([row["params_active"] for row in rows])
+    axes = {"xaxis": _log_axis("total parameters", ticks, count), "yaxis": _log_axis("active parameters", small, count)}
+    return {"data": diagonals + points, "layout": _layout("active", **axes)}
+
+
+def _chosen_mark(name: str, chosen: Sequence[str]) -> Figure:
+    place = list(chosen).index(name) if name in chosen else -1
+    return {"color": colour(place), "symbol": SYMBOLS[place] if place >= 0 else "circle-open"}
+
+
+def touched_curves(models: Sequence[Architecture]) -> Figure:
+    """The share of a layer's routed experts that a pass reads, against its tokens: dense traffic returns as batches grow."""
+    lines = [
+        {
+            "type": "scatter", "mode": "lines+markers", "name": plotly_text(f"{row['title']} ({row['used']} of {row['experts']})"),
+            "x": list(BATCHES), "y": [touched / row["experts"] for touched in row["touched"]],
+            "text": [f"{touched:,.1f} of {row['experts']} experts" for touched in row["touched"]], "hovertemplate": "%{x} tokens: %{text}",
+            "line": {"color": colour(place), "dash": DASHES[place % len(DASHES)]}, "marker": {"symbol": SYMBOLS[place % len(SYMBOLS)]},
+        }
+        for place, row in enumerate(touched_rows(models))
+    ]  # fmt: skip
+    axes = {
+        "xaxis": _log_axis("tokens in the pass (sequences in decode)", BATCHES[::2], tokens),
+        "yaxis": {"title": {"text": "experts read"}, "tickformat": ".0%", "rangemode": "tozero"},
+    }
+    return {"data": lines, "layout": _layout("touched", **axes)}
+
+
+def table_rows(figure: Figure) -> list[dict[str, Any]]:
+    """The numbers of a figure: a row a point, with its series, its x, its y and its text where it has one."""
+    rows = []
+    for trace in figure["data"]:
+        if trace["type"] == "icicle":
+            rows += [{"part": p, "value": v, "text": t} for p, v, t in zip(trace["ids"], trace["values"], trace["text"], strict=True)]
+            continue
+        texts = trace.get("hovertext") or trace.get("text") or [""] * len(trace["x"])
+        named = trace.get("name", "")
+        rows += [{"series": named, "x": x, "y": y, "text": t} for x, y, t in zip(trace["x"], trace["y"], texts, strict=True)]
+    return rows

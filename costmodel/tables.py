@@ -113,9 +113,9 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
 
 
-def _cells(table: Table) -> list[list[str]]:
+def _cells(table: Table, bytes_as: str = "GiB") -> list[list[str]]:
     columns = list(dict.fromkeys(name for row in table.rows for name in row))
-    body = [[readable(row.get(name, ""), unit_of(table, row, name)) for name in columns] for row in table.rows]
+    body = [[readable(row.get(name, ""), unit_of(table, row, name), bytes_as) for name in columns] for row in table.rows]
     return [columns if table.row_units else [name.replace("_", " ") for name in columns], *body]
 
 
@@ -124,20 +124,20 @@ def unit_of(table: Table, row: dict[str, Any], column: str) -> str:
     return table.units.get(column) or table.row_units.get(str(next(iter(row.values()))), "")
 
 
-def readable(value: Any, unit: str = "") -> str:
+def readable(value: Any, unit: str = "", bytes_as: str = "GiB") -> str:
     """A value for people: with its unit where it has one, else whole numbers with separators.
 
     >>> readable(70_272, "bytes"), readable(61), readable("mla")
     ('68.62 KiB', '61', 'mla')
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return quantity(value, unit) if unit else f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+        return quantity(value, unit, bytes_as) if unit else f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
     return clean(str(value))
 
 
-def readable_rows(table: Table) -> list[dict[str, str]]:
-    """A table's cells as people read them, for a page."""
-    header, *body = _cells(table)
+def readable_rows(table: Table, bytes_as: str = "GiB") -> list[dict[str, str]]:
+    """A table's cells as people read them, for a page; bytes in powers of 1,024 (`GiB`) or of 1,000 (`GB`)."""
+    header, *body = _cells(table, bytes_as)
     return [dict(zip(header, cells, strict=True)) for cells in body]
 
 

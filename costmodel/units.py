@@ -46,6 +46,20 @@ def binary_bytes(value: float) -> str:
     return f"{_digits(scaled)} {prefix}B"
 
 
+def decimal_bytes(value: float) -> str:
+    """Bytes in powers of 1,000.
+
+    >>> decimal_bytes(9_210_691_584)
+    '9.211 GB'
+    """
+    scaled, prefix = _scaled(value, 1000, DECIMAL)
+    return f"{_digits(scaled)} {prefix}B"
+
+
+BYTES = {"GiB": binary_bytes, "GB": decimal_bytes}
+"""The two ways to print bytes."""
+
+
 def flop(value: float) -> str:
     """FLOP in powers of 1,000.
 
@@ -66,14 +80,14 @@ def count(value: float) -> str:
     return f"{_digits(scaled)} {prefix}".rstrip()
 
 
-def quantity(value: float, unit: str) -> str:
+def quantity(value: float, unit: str, bytes_as: str = "GiB") -> str:
     """A value in the words of its unit: `bytes`, `FLOP` and so on; `parameters` are plain counts.
 
     >>> quantity(70_272, "bytes"), quantity(512, "tokens")
     ('68.62 KiB', '512 tokens')
     """
     if unit.startswith("bytes"):
-        return binary_bytes(value) + unit[5:]
+        return BYTES[bytes_as](value) + unit[5:]
     if unit.startswith("FLOP"):
         return flop(value) + unit[4:]
     return count(value) if unit == "parameters" else f"{count(value)} {unit}".rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
@@ -59,12 +60,47 @@ class Block(Checked):
         return cls.model_construct(**(required | chosen))  # type: ignore[return-value]  # the plugin names the class
 
 
+class Keeping(StrEnum):
+    """What kind of thing a layer keeps of a sequence between tokens."""
+
+    FULL = "full attention"
+    WINDOW = "sliding window"
+    LATENT = "latent attention"
+    STATE = "recurrent state"
+
+
 class Mixer(Block):
     """Mixes tokens: attention, or a recurrence. Keeps state between tokens."""
 
     @abstractmethod
     def kept(self) -> tuple[Kept, ...]:
         """What one layer keeps of a sequence between tokens."""
+
+    @property
+    def keeping(self) -> Keeping:
+        """What kind of thing it keeps, seen from what it keeps alone."""
+        tokens = [kept for kept in self.kept() if kept.per_token]
+        if not tokens:
+            return Keeping.STATE
+        if any(kept.reach is not None for kept in tokens):
+            return Keeping.WINDOW
+        return Keeping.FULL if all(kept.split for kept in tokens) else Keeping.LATENT
+
+    @property
+    def keeps(self) -> str:
+        """What layers of this kind do with the past, as the end of a sentence that begins with their number.
+
+        >>> from costmodel.blocks import GQA
+        >>> GQA(num_attention_heads=32, num_key_value_heads=16, head_dim=128, sliding_window=1024).keeps
+        'keep only 1,024 tokens'
+        """
+        width = sum(int((kept.heads * kept.width).xreplace(self.binding())) for kept in self.kept() if kept.per_token)
+        return {
+            Keeping.STATE: "hold a state that does not grow",
+            Keeping.WINDOW: f"keep only {' or '.join(f'{window:,}' for window in self.windows)} tokens",
+            Keeping.LATENT: f"keep one latent of {width:,} numbers a token for all heads",
+            Keeping.FULL: f"keep {width:,} numbers a token",
+        }[self.keeping]
 
     @property
     def windows(self) -> tuple[int, ...]:

@@ -1,0 +1,98 @@
+"""Sentences made from the data: under charts, as their alternative text, and at the top of each page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from costmodel.architecture import Architecture
+from costmodel.blocks.base import Keeping
+from costmodel.errors import CostModelError
+from costmodel.hardware import Accelerator
+from costmodel.scenario import Scenario
+from costmodel.units import BYTES, tokens, workload
+
+
+def why(model: Architecture) -> str:
+    """Why a model's cache is what it is: what its layers keep, those that save first.
+
+    >>> import costmodel as cm
+    >>> why(cm.load("gemma-3-27b"))
+    '52 of its 62 layers keep only 1,024 tokens'
+    """
+    groups: dict[tuple[Keeping, str], int] = {}
+    for group in model.layers:
+        if group.mixer is not None:
+            said = (group.mixer.keeping, group.mixer.keeps)
+            groups[said] = groups.get(said, 0) + group.count
+    saving = {said: layers for said, layers in groups.items() if said[0] is not Keeping.FULL} or groups
+    return " and ".join(f"{_of_all(layers, model.depth)} {keeps}" for (_, keeps), layers in saving.items()) or "it keeps nothing"
+
+
+def _of_all(layers: int, depth: int) -> str:
+    return f"all of its {depth} layers" if layers == depth else f"{layers} of its {depth} layers"
+
+
+def cache_sentence(models: Sequence[Architecture], scenario: Scenario, yardstick: Architecture | None = None) -> str:
+    """The chart of caches in one sentence: the model with the least, against the yardstick or the most, and why."""
+    if not models:
+        return "No model is chosen."
+    at = f"At {scenario.context:,} tokens" + (f" and {scenario.batch:,} sequences" if scenario.batch > 1 else "")
+    sizes = {model: scenario.kept(model)(**scenario.at) for model in models}
+    least = min(models, key=lambda model: sizes[model])
+    other = yardstick or max(models, key=lambda model: sizes[model])
+    against = scenario.kept(other)(**scenario.at)
+    called = f"the yardstick, {other.title}" if yardstick else other.title
+    if least is other or not sizes[least]:
+        return f"{at} {least.title} keeps {BYTES[scenario.units](sizes[least])}, because {why(least)}."
+    return f"{at} {least.title} needs {_times(against / sizes[least])} cache than {called}, because {why(least)}."
+
+
+def _times(ratio: float) -> str:
+    """A ratio as people say it.
+
+    >>> _times(3.84), _times(0.5)
+    ('3.8x less', '2.0x more')
+    """
+    return f"{ratio:.1f}x less" if ratio >= 1 else f"{1 / ratio:.1f}x more"
+
+
+def chart_words(models: Sequence[Architecture], scenario: Scenario) -> str:
+    """What the chart of caches shows, for those who do not see it."""
+    told = [f"{model.title} {BYTES[scenario.units](scenario.kept(model)(**scenario.at))}" for model in models]
+    return f"Cache against context from 1k to 1M tokens, both axes logarithmic. {workload(scenario.batch, scenario.context)} ({scenario.view}): {', '.join(told)}."
+
+
+def usual_lines(models: Sequence[Architecture], scenario: Scenario) -> str:
+    """What the usual formula, 2 L H d for every layer alike, would say, and how far off it is."""
+    return "The usual formula 2 L H d (layers, KV heads, head width) would say: " + "; ".join(
+        f"{model.title} {_usual(model, scenario)}" for model in models
+    ) + "."
+
+
+def _usual(model: Architecture, scenario: Scenario) -> str:
+    try:
+        usual = model.cache_bytes(**scenario.at, precision=scenario.cache, method="2lhd")
+    except CostModelError:
+        return "nothing, it has no attention"
+    ratio = usual / model.cache_bytes(**scenario.at, precision=scenario.cache)
+    error = "right" if ratio == 1 else f"{ratio:.3g}x too much" if ratio > 1 else f"{1 / ratio:.3g}x too little"
+    return f"{BYTES[scenario.units](usual)} ({error})"
+
+
+def verdict(models: Sequence[Architecture], scenario: Scenario, device: Accelerator) -> str:
+    """One sentence for the whole scenario: what fits on the hardware, and with how much room."""
+    if not models:
+        return "Choose one to four models."
+    rooms = {model: scenario.room(model) for model in models}
+    named = f"{scenario.devices:,} x {device.title}"
+    fits = [f"{model.title} ({BYTES[scenario.units](room.free_bytes)} free)" for model, room in rooms.items() if room.fits]
+    misses = [f"{model.title} ({BYTES[scenario.units](-room.free_bytes)} short)" for model, room in rooms.items() if not room.fits]
+    load = f"{workload(scenario.batch, scenario.context)}, {scenario.weights} weights, {scenario.cache} cache"
+    said = [f"{', '.join(fits)} fit{'s' if len(fits) == 1 else ''}"] if fits else []
+    said += [f"{', '.join(misses)} do{'es' if len(misses) == 1 else ''} not fit"] if misses else []
+    return f"On {named} ({load}): {'; '.join(said)}."
+
+
+def context_words(longest: int | None) -> str:
+    """The longest context as people say it."""
+    return "none" if longest is None else f"{tokens(longest)} tokens"

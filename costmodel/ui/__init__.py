@@ -1,0 +1,15 @@
+"""The dashboard's pages. Each is widgets, one library call, a chart or a table; streamlit is imported nowhere else."""
+
+from costmodel.ui import anatomy, compare, explore, formulas, landscape, moe, report, what_if
+
+PAGES = (
+    ("explore", "Explore", ":material/show_chart:", explore.page),
+    ("landscape", "Landscape", ":material/scatter_plot:", landscape.page),
+    ("compare", "Compare", ":material/waterfall_chart:", compare.page),
+    ("anatomy", "Anatomy", ":material/layers:", anatomy.page),
+    ("moe", "MoE", ":material/hub:", moe.page),
+    ("what-if", "What-if", ":material/tune:", what_if.page),
+    ("formulas", "Formulas", ":material/function:", formulas.page),
+    ("report", "Report", ":material/description:", report.page),
+)
+"""Address, title, icon and content of every page, in order."""

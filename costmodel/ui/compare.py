@@ -1,0 +1,35 @@
+"""Compare: why do A and B differ?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from costmodel.charts import waterfall
+from costmodel.comparison import DIFFERENCES, diff_rows
+from costmodel.scenario import CHOICES, WHAT
+from costmodel.sentences import walk_sentence
+from costmodel.summary import STEPS, diff_table, unequal_table
+from costmodel.ui import frame
+
+
+def page() -> None:
+    """The walk from A to B, one change a step, and what is unequal."""
+    now = frame.scenario()
+    columns = st.columns(5)
+    with columns[0]:
+        first = frame.model_picker("From", "model")
+    with columns[1]:
+        last = frame.model_picker("To", "other", place=1)
+    if first is None or last is None:
+        return
+    name = columns[2].selectbox("In", list(DIFFERENCES), format_func=WHAT.get, key="quantity", **frame.BOUND)
+    weights = columns[3].selectbox("Its weights", CHOICES["weights"], CHOICES["weights"].index(now.weights), key="to_weights")
+    cache = columns[4].selectbox("Its cache", CHOICES["cache"], CHOICES["cache"].index(now.cache), key="to_cache")
+    stored = {"precision": (now.weights, weights), "cache_precision": (now.cache, cache)}
+    start, steps, end = diff_rows(first, last, now.context, now.batch, **stored)
+    words = walk_sentence(start, steps, end, name, STEPS[name], now.units)
+    frame.figure(waterfall(start, steps, end, name, STEPS[name], now.units), words, "walk")
+    st.markdown(f"**{frame.literal(words)}**")
+    frame.table(diff_table(first, last, now.context, now.batch, **stored))
+    st.subheader("What is unequal")
+    frame.table(unequal_table(first, last))

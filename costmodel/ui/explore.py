@@ -1,0 +1,38 @@
+"""Explore: how does memory grow with context?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from costmodel.cards import cards
+from costmodel.charts import cache_curves
+from costmodel.live import live_chart
+from costmodel.sentences import cache_sentence, chart_words, usual_lines
+from costmodel.summary import comparison_table
+from costmodel.ui import frame
+from costmodel.ui.live import live
+
+
+def page() -> None:
+    """Four cards, the chart, one sentence, the live chart and the table."""
+    models, now, against = frame.chosen(), frame.scenario(), frame.yardstick()
+    if not models:
+        st.info("Choose one to four models in the sidebar.")
+        return
+    with st.container(horizontal=True, key="cards"):
+        for card in cards(models, now, against):
+            with st.container(border=True, width=300):
+                st.metric(
+                    frame.literal(card.title), card.value, card.ratio, delta_color="off", delta_arrow="off",
+                    help=card.defined, chart_data=card.spark, chart_type="area",
+                )  # fmt: skip
+                st.markdown("  \n".join(f"{frame.literal(label)}: **{frame.literal(value)}**" for label, value in card.facts))
+    drawn = cache_curves(models, now, against)
+    frame.figure(drawn, f"{chart_words([*models, against], now)} {cache_sentence(models, now, against)}", "cache", height=460)
+    st.markdown(f"**{frame.literal(cache_sentence(models, now, against))}**")
+    st.caption(frame.literal(usual_lines(models, now)))
+    st.subheader("Move it")
+    st.caption("The curves follow while you drag; everything above follows when you let go.")
+    live(live_chart(models, now, against), "live")
+    st.subheader("The same in numbers")
+    frame.table(comparison_table(models, now.context, now.batch, now.weights, now.cache))

@@ -1,0 +1,154 @@
+"""What all pages share: the scenario's controls, bound to the address, and the header with verdict, Share and Export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from costmodel.architecture import Architecture
+from costmodel.catalog import accelerator, accelerators, load, presets
+from costmodel.charts import Figure, table_rows
+from costmodel.reporting import PAGE_FORMATS, scenario_file
+from costmodel.scenario import CHOICES, MAX_MODELS, STOPS, YARDSTICK, Scenario
+from costmodel.sentences import verdict
+from costmodel.tables import Table, readable_rows
+from costmodel.units import tokens
+
+BOUND = {"bind": "query-params"}
+DEFINED = {
+    "context": "tokens of each sequence: prompt and answer so far",
+    "batch": "sequences served at the same time, each with its own cache",
+    "view": "theory: what must be kept. engine: what a paged server reserves (pages of 16 tokens, windows in full)",
+    "weights": "how weights are stored; block scales are counted",
+    "cache": "how the cache is stored; recurrent state keeps its own format",
+    "units": "GiB is 1,073,741,824 bytes, GB 1,000,000,000",
+}
+
+
+def own_models() -> dict[str, Architecture]:
+    """Models opened or made in this session, by name. They never leave it."""
+    return st.session_state.setdefault("own_models", {})  # type: ignore[no-any-return]  # streamlit's state is untyped
+
+
+def model_named(name: str) -> Architecture:
+    """A preset, or a model of this session."""
+    return own_models().get(name) or load(name)
+
+
+def yardstick() -> Architecture:
+    """What others are measured against."""
+    return load(YARDSTICK)
+
+
+def scenario() -> Scenario:
+    """The scenario that the controls, or the link, say."""
+    return st.session_state["scenario"]  # type: ignore[no-any-return]  # streamlit's state is untyped
+
+
+def chosen() -> list[Architecture]:
+    """The scenario's models."""
+    return [model_named(name) for name in scenario().models]
+
+
+def open_link() -> None:
+    """Reads the link once a session: every control starts from it, and what it says that is not understood is told."""
+    if "notices" in st.session_state:
+        return
+    query = {name: st.query_params.get_all(name) for name in st.query_params}
+    start, notices = Scenario.of(query, own_models())
+    st.session_state["notices"] = notices
+    for name in type(start).model_fields:
+        value = getattr(start, name)
+        st.session_state[name] = list(value) if isinstance(value, tuple) else value
+    st.session_state["edits"] = start.edit
+
+
+def controls() -> None:
+    """The sidebar: one control for each choice, each bound to the address."""
+    names = [*own_models(), *presets()]
+    st.multiselect("Models", names, key="models", max_selections=MAX_MODELS, **BOUND)
+    here = st.session_state["context"]
+    st.select_slider("Tokens of context", sorted({*STOPS, here}), key="context", format_func=tokens, help=DEFINED["context"], **BOUND)
+    st.number_input("Concurrent sequences", 1, 1_000_000, key="batch", help=DEFINED["batch"], **BOUND)
+    left, right = st.columns(2)
+    left.selectbox("Weights", CHOICES["weights"], key="weights", help=DEFINED["weights"], **BOUND)
+    right.selectbox("Cache", CHOICES["cache"], key="cache", help=DEFINED["cache"], **BOUND)
+    left, right = st.columns([2, 1])
+    left.selectbox("Accelerator", accelerators(), key="accelerator", format_func=_device, **BOUND)
+    right.number_input("Devices", 1, 100_000, key="devices", **BOUND)
+    left, right = st.columns(2)
+    left.radio("Cache view", CHOICES["view"], key="view", help=DEFINED["view"], **BOUND)
+    right.radio("Units", CHOICES["units"], key="units", help=DEFINED["units"], **BOUND)
+    state = st.session_state
+    fields = {name: state[name] for name in Scenario.model_fields if name in state and name not in ("models", "edit")}
+    whole = {name: int(fields[name]) for name in ("context", "batch", "devices")}
+    state["scenario"] = Scenario(**fields | whole, models=tuple(state["models"]), edit=tuple(state["edits"]))
+
+
+def _device(name: str) -> str:
+    return accelerator(name).title
+
+
+def header(page: str) -> None:
+    """Notices of the link, the verdict, Share and Export."""
+    for notice in st.session_state["notices"]:
+        st.warning(literal(notice), icon=":material/link_off:")
+    now, models = scenario(), chosen()
+    words, share, export = st.columns([6, 1, 1], vertical_alignment="center")
+    words.markdown(f"**{literal(verdict(models, now, accelerator(now.accelerator)))}**")
+    with share.popover("Share", icon=":material/share:", width="stretch"):
+        st.caption("This link opens the same page with the same numbers. It holds every choice.")
+        st.code(shared_link(page), language=None, wrap_lines=True)
+        st.caption("The same numbers on the command line and in Python:")
+        st.code(now.command("compare", *now.models), language="sh", wrap_lines=True)
+        if models:
+            st.code(now.python(models[0].name), language="python", wrap_lines=True)
+    with export.popover("Export", icon=":material/download:", width="stretch"):
+        st.caption("The chosen models at this scenario, as a file.")
+        for form, (name, mime) in PAGE_FORMATS.items():
+            st.download_button(
+                name, lambda form=form: scenario_file(form, models, now), f"costmodel.{form}", mime,
+                key=f"export_{form}", on_click="ignore", disabled=not models, width="stretch",
+            )  # fmt: skip
+
+
+def shared_link(page: str) -> str:
+    """The address of a page with the whole scenario."""
+    return (st.context.url or "").partition("?")[0].rstrip("/").removesuffix(f"/{page}") + "/" + scenario().link(page)
+
+
+def literal(text: str) -> str:
+    """Text that streamlit's Markdown leaves as it is.
+
+    >>> literal("[a](b) $x$ :red[y]")
+    '\\\\[a\\\\](b) \\\\$x\\\\$ \\\\:red\\\\[y\\\\]'
+    """
+    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|~!&$:" else character for character in text)
+
+
+def model_picker(label: str = "Model", key: str = "model", place: int = 0) -> Architecture | None:
+    """One of the chosen models."""
+    names = list(scenario().models)
+    if not names:
+        st.info("Choose one to four models in the sidebar.")
+        return None
+    if st.session_state.get(key) not in names:
+        st.session_state[key] = names[min(place, len(names) - 1)]
+    return model_named(st.selectbox(label, names, key=key, format_func=lambda name: literal(model_named(name).title), **BOUND))
+
+
+def figure(drawn: Figure, words: str, key: str, rows: Sequence[dict[str, Any]] | None = None, **options: Any) -> Any:
+    """A chart with words for those who do not see it, and its numbers as a table on demand."""
+    event = st.plotly_chart(drawn, alt=words, key=f"chart_{key}", config={"displaylogo": False, "responsive": True}, **options)
+    if st.toggle("Show as a table", key=f"table_{key}"):
+        st.dataframe(list(rows if rows is not None else table_rows(drawn)), hide_index=True)
+    return event
+
+
+def table(shown: Table, key: str | None = None) -> None:
+    """A table in the scenario's units, with its remarks."""
+    st.dataframe(readable_rows(shown, scenario().units), hide_index=True, key=key)
+    for remark in shown.remarks:
+        st.caption(literal(remark))
