@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from costmodel.architecture import Architecture, MultiTokenPrediction, Reference
     from costmodel.blocks import GQA, MLA, MLP, GatedDeltaNet, MoE, Norm
-    from costmodel.catalog import load, presets
+    from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
-    from costmodel.crossings import crossover
+    from costmodel.crossings import crossover, largest
     from costmodel.errors import CostModelError, UnsupportedArchitecture
     from costmodel.families import family
     from costmodel.formula import Formula
+    from costmodel.hardware import Accelerator
     from costmodel.layers import LayerGroup
+    from costmodel.memory import Capacity, capacity
     from costmodel.reporting import report
     from costmodel.towers import VisionTower
     from costmodel.workload import Precision
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
 _HOME = {
     "architecture": ("Architecture", "MultiTokenPrediction", "Reference"),
     "blocks": ("GQA", "MLA", "MLP", "GatedDeltaNet", "MoE", "Norm"),
-    "catalog": ("load", "presets"),
+    "catalog": ("accelerator", "accelerators", "load", "presets"),
     "comparison": ("compare", "diff"),
-    "crossings": ("crossover",),
+    "crossings": ("crossover", "largest"),
     "errors": ("CostModelError", "UnsupportedArchitecture"),
     "families": ("family",),
     "formula": ("Formula",),
+    "hardware": ("Accelerator",),
     "layers": ("LayerGroup",),
+    "memory": ("Capacity", "capacity"),
     "reporting": ("report",),
     "towers": ("VisionTower",),
     "workload": ("Precision",),
@@ -41,9 +45,9 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __version__ = "0.1.0"
 
 __all__ = [
-    "GQA", "MLA", "MLP", "Architecture", "CostModelError", "Formula", "GatedDeltaNet", "LayerGroup", "MoE", "MultiTokenPrediction",
-    "Norm", "Precision", "Reference", "UnsupportedArchitecture", "VisionTower", "compare", "crossover", "diff", "family", "load",
-    "presets", "report",
+    "GQA", "MLA", "MLP", "Accelerator", "Architecture", "Capacity", "CostModelError", "Formula", "GatedDeltaNet", "LayerGroup",
+    "MoE", "MultiTokenPrediction", "Norm", "Precision", "Reference", "UnsupportedArchitecture", "VisionTower", "accelerator",
+    "accelerators", "capacity", "compare", "crossover", "diff", "family", "largest", "load", "presets", "report",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import cycle, islice
 from typing import Annotated, Any, Self, cast
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 from sympy import Expr, Integer, Symbol
 
 from costmodel.blocks import Norm
@@ -19,16 +19,14 @@ from costmodel.cost import ONE, Cost, Kept, Weight
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import evaluate
 from costmodel.formula import Term
-from costmodel.layers import MAX_LAYERS, LayerGroup, Name, around, block_rows
+from costmodel.layers import MAX_LAYERS, LayerGroup, around, block_rows
 from costmodel.ops import N, gather, linear, norm
-from costmodel.quantities import Quantities, Row, pass_of
+from costmodel.quantities import Quantities, Row, UsualHeads, pass_of
 from costmodel.symbols import B, P, V, d_model
 from costmodel.towers import VisionTower, vision_rows
-from costmodel.workload import Checked, Options, Pass, Phase, Precision, View, ceil_div
+from costmodel.workload import Checked, Name, Options, Pass, Phase, Precision, Text, View, ceil_div
 
 RESERVED = ("embedding", "head", "vision", "mtp")
-
-Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=10_000)]
 
 
 class MultiTokenPrediction(Checked):
@@ -251,6 +249,18 @@ class Architecture(Quantities, Checked):
         ]
         yield from (Row("mtp", options.mtp, "mtp", op, options.mtp, binding) for op in own)
         yield from (replace(row, group="mtp") for row in self._group_rows(group, forward, options.mtp))
+
+    def _usual_heads(self) -> Iterator[UsualHeads]:
+        """A layer without attention takes the heads of the first that has it: a config gives one number for all."""
+        attention = [group.mixer for group in self.layers if group.mixer is not None and group.mixer.usual_heads is not None]
+        if not attention:
+            raise CostModelError(f"{self.name} has no attention layer, so the usual formula 2lhd has nothing to say; use exact")
+        for group in self.layers:
+            mixer = group.mixer if group.mixer in attention else attention[0]
+            assert mixer is not None
+            assert mixer.usual_heads is not None
+            binding: dict[Symbol, Expr] = {d_model: Integer(self.hidden_size)}
+            yield UsualHeads(group.name, group.count, *mixer.usual_heads, binding | mixer.binding())
 
     # pages of an engine that serves attention and recurrent layers from one pool
 

@@ -1,9 +1,10 @@
-"""The only reader of presets/: finds, reads and checks architecture files."""
+"""The only reader of presets/: finds, reads and checks the files of architectures and accelerators."""
 
 from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from costmodel.architecture import Architecture, Reference
 from costmodel.blocks import FAMILIES, FeedForward, Mixer
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
+from costmodel.hardware import Accelerator
 from costmodel.quantities import Params
 from costmodel.workload import one_line
 
@@ -24,8 +26,14 @@ KINDS = {
     part: [kind for kind, family in FAMILIES.items() if issubclass(family, base)]
     for part, base in (("mixer", Mixer), ("feed_forward", FeedForward))
 }
+A_PRESET = "a preset name or a TOML file"
+AN_ACCELERATOR = "an accelerator name (see `costmodel accelerators`) or a TOML file"
 HERE = Path(__file__).resolve().parent
 CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
+Source = str | os.PathLike[str] | Architecture
+"""Whatever names an architecture: a preset, a file, or itself."""
+Device = str | os.PathLike[str] | Accelerator
+"""Whatever names an accelerator."""
 
 
 def bundled(name: str) -> Path:
@@ -42,7 +50,20 @@ def presets() -> list[str]:
     >>> "deepseek-v3" in presets()
     True
     """
-    return sorted(path.stem for path in (bundled("presets") / "architectures").glob("*.toml"))
+    return _names("architectures")
+
+
+def accelerators() -> list[str]:
+    """Names of all accelerators, sorted.
+
+    >>> "h200" in accelerators()
+    True
+    """
+    return _names("accelerators")
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(path.stem for path in (bundled("presets") / folder).glob("*.toml"))
 
 
 def load(source: str | os.PathLike[str]) -> Architecture:
@@ -56,13 +77,51 @@ def load(source: str | os.PathLike[str]) -> Architecture:
     """
     text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(text, str):
-        raise CostModelError(f"load got {shown(source)}; give a preset name or a TOML file")
+        raise CostModelError(f"load got {shown(source)}; give {A_PRESET}")
     known = presets()
     if text in known:
         return _preset(text)
     if _is_path(text):
         return read(Path(text))
     raise CostModelError(_unknown(text, known))
+
+
+def accelerator(source: str | os.PathLike[str]) -> Accelerator:
+    """An accelerator by name, or from a TOML file.
+
+    Raises CostModelError for an unknown name, an unreadable file, or a field that is unknown, missing or impossible.
+
+    >>> accelerator("h200").memory_bytes
+    150754820096
+    """
+    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise CostModelError(f"accelerator got {shown(source)}; give {AN_ACCELERATOR}")
+    known = accelerators()
+    if text in known:
+        return _accelerator(text)
+    if _is_path(text):
+        return _read_accelerator(Path(text))
+    raise CostModelError(f"no accelerator {shown(text)}; {did_you_mean(text, known)}")
+
+
+def as_architecture(source: Source) -> Architecture:
+    """An architecture as it is, or by preset name or file."""
+    return source if isinstance(source, Architecture) else load(source)
+
+
+def as_architectures(sources: Source | Sequence[Source], asker: str) -> list[Architecture]:
+    """Several architectures, or one. Raises CostModelError, in the name of `asker`, for what is neither."""
+    if isinstance(sources, (str, os.PathLike, Architecture)):
+        sources = [sources]
+    if not isinstance(sources, Iterable):
+        raise CostModelError(f"{asker} got {shown(sources)}; give a list of preset names, TOML files or architectures")
+    return [as_architecture(source) for source in sources]
+
+
+def as_accelerator(source: Device) -> Accelerator:
+    """An accelerator as it is, or by name or file."""
+    return source if isinstance(source, Accelerator) else accelerator(source)
 
 
 def _is_path(text: str) -> bool:
@@ -88,28 +147,37 @@ def _preset(name: str) -> Architecture:
     return read(bundled("presets") / "architectures" / f"{name}.toml")
 
 
+@lru_cache(maxsize=512)
+def _accelerator(name: str) -> Accelerator:
+    return _read_accelerator(bundled("presets") / "accelerators" / f"{name}.toml")
+
+
+def _read_accelerator(path: Path) -> Accelerator:
+    data = _table(_text(path, AN_ACCELERATOR), path.name)
+    try:
+        return Accelerator.model_validate(data)
+    except ValidationError as error:
+        raise CostModelError(one_line(error, Accelerator, f"{shown(path.name)[1:-1]}: ")) from None
+
+
 def read(path: Path) -> Architecture:
     """An architecture from a TOML file."""
     return parse(_text(path), path.name)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, wanted: str = A_PRESET) -> str:
     shown_name = shown(path.name or str(path))
     if path.suffix.lower() == ".json":
-        raise UnsupportedArchitecture(
-            f"{shown_name} is JSON, which is not read yet; write the architecture as TOML (see `costmodel schema`)"
-        )
+        raise UnsupportedArchitecture(f"{shown_name} is JSON, which is not read yet; give {wanted}")
     try:
         if path.is_dir():
             raise CostModelError(f"{shown_name} is a folder; give a TOML file in it")
         if path.exists() and not path.is_file():
-            raise CostModelError(f"{shown(str(path))} is no ordinary file; give a preset name or a TOML file")
+            raise CostModelError(f"{shown(str(path))} is no ordinary file; give {wanted}")
         if not path.is_file():
-            raise CostModelError(f"no file {shown(str(path))}; give a preset name or a TOML file")
+            raise CostModelError(f"no file {shown(str(path))}; give {wanted}")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise CostModelError(
-                f"{shown_name} has {path.stat().st_size:,} bytes; an architecture file has at most {MAX_FILE_BYTES:,}"
-            )
+            raise CostModelError(f"{shown_name} has {path.stat().st_size:,} bytes; a file here has at most {MAX_FILE_BYTES:,}")
         return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark in front
     except UnicodeDecodeError:
         raise CostModelError(f"{shown_name} is not UTF-8 text; give a TOML file") from None
@@ -119,15 +187,19 @@ def _text(path: Path) -> str:
 
 def parse(text: str, name: str) -> Architecture:
     """An architecture from TOML text; `name` stands in errors."""
+    return validate(_table(text, name), name)
+
+
+def _table(text: str, name: str) -> dict[str, Any]:
+    """The data of TOML text."""
     if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise CostModelError(f"{shown(name)} has a line with more than {MAX_DOTS} dots; an architecture's keys have at most three")
+        raise CostModelError(f"{shown(name)} has a line with more than {MAX_DOTS} dots; a key has at most three")
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
-        raise CostModelError(f"{shown(name)} is nested too deeply; an architecture has four levels") from None
+        raise CostModelError(f"{shown(name)} is nested too deeply; a file here has four levels at most") from None
     except ValueError as error:  # TOMLDecodeError, and integers beyond Python's limit of digits
         raise CostModelError(f"{shown(name)} is no valid TOML: {excerpt(str(error))}") from None
-    return validate(data, name)
 
 
 def validate(data: dict[str, Any], name: str) -> Architecture:

@@ -121,6 +121,36 @@ def compare(
 
 
 @app.command()
+def accelerators(form: FormatOption = Format.table) -> None:
+    """List the accelerators that come with costmodel, with their memory and its source."""
+    from costmodel.summary import accelerators_table
+
+    emit([accelerators_table(notes=form in (Format.json, Format.csv))], form)
+
+
+@app.command()
+def capacity(
+    models: Annotated[list[str], typer.Argument(help="Preset names or TOML files.")],
+    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    devices: Annotated[int, typer.Option("--devices", "-d", help="How many of them.")] = 1,
+    context: ContextOption = "128k",
+    batch: BatchOption = 1,
+    precision: PrecisionOption = "bf16",
+    cache_precision: CacheOption = "bf16",
+    view: Annotated[str, typer.Option(help="The cache: theory (what must be kept) or engine (what a server reserves).")] = "theory",
+    form: FormatOption = Format.table,
+) -> None:
+    """Show what fits into the memory of accelerators: the longest context, the most sequences, the fewest devices."""
+    from costmodel.catalog import accelerator
+    from costmodel.summary import capacity_table
+    from costmodel.units import parse_tokens
+
+    people = form in (Format.table, Format.md)
+    asked = parse_tokens(context), batch, precision, cache_precision, view
+    emit([capacity_table(models, accelerator(on), devices, *asked, by_quantity=people)], form)
+
+
+@app.command()
 def diff(
     a: ModelArgument,
     b: ModelArgument,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from costmodel.architecture import Architecture
 from costmodel.blocks import AnyFeedForward, AnyMixer, Norm
-from costmodel.catalog import load
-from costmodel.errors import CostModelError, shown
+from costmodel.catalog import Source, as_architecture, as_architectures
 from costmodel.frames import frame
 from costmodel.layers import LayerGroup
 from costmodel.towers import VisionTower
@@ -23,15 +21,8 @@ from costmodel.workload import Precision
 if TYPE_CHECKING:
     import pandas as pd
 
-Source = str | PathLike[str] | Architecture
-
 DIFFERENCES = ("params", "active", "cache_bytes", "prefill_flops", "decode_flops")
 """What each step of `diff` is priced in."""
-
-
-def as_architecture(source: Source) -> Architecture:
-    """An architecture as it is, or by preset name or file."""
-    return source if isinstance(source, Architecture) else load(source)
 
 
 def compare(
@@ -65,12 +56,8 @@ def comparison_rows(
     cache_precision: str | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `compare` as plain dicts."""
-    if isinstance(models, (str, PathLike, Architecture)):
-        models = [models]
-    if not isinstance(models, Iterable):
-        raise CostModelError(f"compare got {shown(models)}; give a list of preset names, TOML files or architectures")
     context, batch = whole("context", context), whole("batch", batch)
-    return [_compared(as_architecture(model), context, batch, precision, cache_precision) for model in models]
+    return [_compared(model, context, batch, precision, cache_precision) for model in as_architectures(models, "compare")]
 
 
 def _compared(
@@ -136,6 +123,7 @@ def diff(a: Source, b: Source, context: int = 131_072, batch: int = 1) -> pd.Dat
     `.attrs["from"]` and `.attrs["to"]` hold the two ends. Multi-token-prediction modules are out, as in the total.
     Raises CostModelError for an unknown model or an impossible number.
 
+    >>> from costmodel.catalog import load
     >>> steps = diff("deepseek-v3", "kimi-k2")
     >>> int(steps["params"].sum()) == load("kimi-k2").params.total - load("deepseek-v3").params.total
     True

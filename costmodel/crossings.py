@@ -1,9 +1,10 @@
-"""Where two formulas meet: exact roots of piecewise polynomials, whole numbers where they step."""
+"""Where two formulas meet, and how far one stays within a limit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sympy.core.relational import Relational
 
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import distinct_experts, evaluate, evaluate_arrays
-from costmodel.formula import Formula
+from costmodel.formula import MAX_INPUT, Formula
 from costmodel.symbols import LETTERS, S, T, letter_named
 from costmodel.units import whole
 
@@ -64,6 +65,53 @@ def crossover(f: Formula, g: Formula, over: str = "context", upto: int = 1 << 30
     solve = _stepwise if gap.has(floor, ceiling, distinct_experts) else _exact
     points = list(solve(gap, letter.symbol, start, upto))
     return [int(point) if point == int(point) else float(point) for point in sorted(set(points))]
+
+
+def largest(formula: Formula, limit: float, over: str = "context", upto: int = MAX_INPUT, **fixed: Any) -> int | None:
+    """The largest whole number of the letter `over` at which a formula is at most `limit`; None where no number is.
+
+    The formula must not fall as the letter grows (the cache and the FLOPs do not). A result of `upto` says that the
+    limit does not bind up to there: a state that does not grow fits any context. `fixed` gives the other letters;
+    options belong to `having`. T stays within S.
+
+    Raises CostModelError for what is no formula, no number, or no letter of the formula.
+
+    >>> import costmodel as cm
+    >>> cache = cm.load("deepseek-v3").cache_bytes
+    >>> cm.largest(cache, 40 << 30), cm.largest(cache, 40 << 30, over="batch", context=131_072)
+    (611191, 4)
+    """
+    if not isinstance(formula, Formula):
+        raise CostModelError(f"largest got {shown(formula)}; give a formula, such as load('gpt2').cache_bytes")
+    if not isinstance(limit, Real) or isinstance(limit, bool) or limit != limit:
+        raise CostModelError(f"limit got {shown(limit)}; give a number of {formula.unit}")
+    letter = letter_named(over)
+    if letter is None or letter.field not in formula.inputs:
+        advice = did_you_mean(over, formula.inputs) if formula.inputs else "it is a constant"
+        raise CostModelError(f"{formula.name} does not depend on {shown(over)}; {advice}")
+    upto, numbers = whole("upto", upto), _numbers(f"largest over {letter.field}", fixed)
+    if letter.symbol in numbers:
+        raise CostModelError(f"{letter.field} is what largest solves for; leave {letter.field}=... out")
+    others = {symbol.name: number for symbol, number in numbers.items()}
+    first = numbers.get(T, 1) if letter.symbol == S else 1
+    last = min(upto, numbers.get(S, upto)) if letter.symbol == T else upto
+
+    def fits(number: int) -> bool:
+        return bool(formula(**others, **{letter.symbol.name: number}) <= limit)
+
+    return _last_that(fits, first, last)
+
+
+def _last_that(holds: Callable[[int], bool], first: int, last: int) -> int | None:
+    """The last whole number from `first` to `last` that holds, of a condition that never holds again once it fails."""
+    if not holds(first):
+        return None
+    if holds(last):
+        return last
+    while last - first > 1:
+        middle = (first + last) // 2
+        first, last = (middle, last) if holds(middle) else (first, middle)
+    return first
 
 
 def _numbers(asker: str, fixed: dict[str, Any]) -> dict[Symbol, int]:

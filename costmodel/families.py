@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 from sympy import Expr, Integer, Symbol
 
-from costmodel.blocks import FAMILIES, Block
+from costmodel.blocks import FAMILIES, Block, Mixer
 from costmodel.blocks.base import letters_of, ops_of
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.formula import Formula, Term
-from costmodel.quantities import Params, Quantities, Row, pass_of
+from costmodel.quantities import Params, Quantities, Row, UsualHeads, pass_of
 from costmodel.symbols import LETTERS, n_h, n_kv
 from costmodel.workload import LetteredPrecision, Options, Phase, Precision
 
@@ -70,6 +70,12 @@ class Family(Quantities):
         forward = pass_of(options, phase)
         ops = ops_of(self.block, forward)
         return tuple(Row(self.block.kind, 1, self.block.kind, op, 1, self.binding, self.source) for op in ops)
+
+    def _usual_heads(self) -> Iterator[UsualHeads]:
+        heads = self.block.usual_heads if isinstance(self.block, Mixer) else None
+        if heads is None:
+            raise CostModelError(f"family {self.name} is no attention, so the usual formula 2lhd has nothing to say; use exact")
+        yield UsualHeads(self.block.kind, 1, *heads, self.binding)
 
     def _formula(self, name: str, unit: str, derive: Callable[[Options], tuple[Term, ...]], **about: Any) -> Formula:
         letters = tuple(dict.fromkeys((*about.pop("letters", ()), *(BY_SYMBOL[symbol].symbol for symbol in BY_SYMBOL))))

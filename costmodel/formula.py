@@ -14,7 +14,7 @@ from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import Value, evaluate, evaluate_arrays, plain, walk
 from costmodel.frames import frame
 from costmodel.symbols import LATEX_NAMES, LETTERS, S, T, letter_named
-from costmodel.workload import Options, Phase
+from costmodel.workload import METHODS, Options, Phase
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +73,7 @@ class Formula:
         *,
         options: Options | None = None,
         takes: tuple[str, ...] = (),
+        methods: tuple[str, ...] = (),
         letters: tuple[Symbol, ...] = (),
         given: Mapping[Symbol, Expr] | None = None,
         depth: int = 0,
@@ -86,6 +87,7 @@ class Formula:
         self._derive = derive
         self._options = options or Options()
         self._takes = takes
+        self._methods = methods
         self._letters = letters
         self._given = dict(given or {})
         self._depth = depth
@@ -160,8 +162,8 @@ class Formula:
 
     def _like(self, derive: Callable[[Options], tuple[Term, ...]], **changes: Any) -> Formula:
         same: dict[str, Any] = {
-            "options": self._options, "takes": self._takes, "letters": self._letters, "given": self._given,
-            "depth": self._depth, "in_letters": self._in_letters, "status": self.status,
+            "options": self._options, "takes": self._takes, "methods": self._methods, "letters": self._letters,
+            "given": self._given, "depth": self._depth, "in_letters": self._in_letters, "status": self.status,
         }  # fmt: skip
         same |= changes
         return Formula(same.pop("name", self.name), same.pop("unit", self.unit), derive, **same)
@@ -173,7 +175,11 @@ class Formula:
         >>> cm.load("mistral-7b-v0.1").cache_bytes.having(view="engine").expr
         2097152*B*ceiling(S/16)
         """
-        return self._having(self._options.with_(self._takes, options))
+        chosen = self._options.with_(self._takes, options)
+        if chosen.method in METHODS and chosen.method not in self._methods:
+            own = " or ".join(("exact", *self._methods))
+            raise CostModelError(f"{chosen.method} belongs to {METHODS[chosen.method]}; {self.name} takes method {own}")
+        return self._having(chosen)
 
     def _having(self, options: Options) -> Formula:
         if options not in self._variants:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 from sympy import Expr, Symbol
 
 from costmodel.blocks import AnyFeedForward, AnyMixer, Block, FeedForwardField, MixerField, Norm
 from costmodel.blocks.base import ops_of
 from costmodel.blocks.norm import residual
 from costmodel.quantities import Row
-from costmodel.workload import Checked, Pass
+from costmodel.workload import Checked, Name, Pass
 
 MAX_LAYERS = 10_000
-
-Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
-"""A name that is safe everywhere: lower case letters, digits, dot, dash and underscore."""
 
 
 class LayerGroup(Checked):

@@ -20,7 +20,7 @@ from costmodel.frames import frame
 from costmodel.ops import Op
 from costmodel.symbols import B, S, T
 from costmodel.units import whole
-from costmodel.workload import Options, Pass, Phase, Precision, View
+from costmodel.workload import PACKED_MLA, Options, Pass, Phase, Precision, View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,17 @@ class Row:
         return (self.group, self.block, self.op.name)
 
 
+@dataclass(frozen=True, eq=False)
+class UsualHeads:
+    """Heads and their width in `layers` layers of a group, with the numbers behind their letters."""
+
+    group: str
+    layers: int
+    heads: Expr
+    width: Expr
+    binding: dict[Symbol, Expr]
+
+
 Quantity = Callable[[Cost], Expr]
 ALGORITHMS = tuple(name for family in FAMILIES.values() for name in family.algorithms)
 """Every algorithm that a block may be asked for."""
@@ -52,7 +63,7 @@ TOKEN_TABLE = ("embedding", "embedding", "embed_tokens")
 HEAD = ("head", "head", "lm_head")
 ONE_PHASE = (Phase.PREFILL, Phase.PREFILL)
 PASS_OPTIONS = ("attention", "logits", "algorithm", "mtp", "images")
-CACHE_OPTIONS = ("precision", "view", "block", "evict_windows", "tp", "speculative", "hybrid_pages", "mtp")
+CACHE_OPTIONS = ("precision", "view", "block", "evict_windows", "tp", "speculative", "hybrid_pages", "mtp", "method")
 LEDGER_OPTIONS = ("precision", *PASS_OPTIONS)
 
 
@@ -79,6 +90,10 @@ class Quantities:
     def _paged(self, view: View, precision: Precision) -> View:
         """The view with the length of a page settled."""
         return view
+
+    @abstractmethod
+    def _usual_heads(self) -> Iterator[UsualHeads]:
+        """Every layer's heads, as a reader of the config takes them for the usual formula 2 L H d."""
 
     def _padding(self, view: View, precision: Precision) -> tuple[Term, ...]:
         """Bytes a page leaves unused."""
@@ -159,15 +174,33 @@ class Quantities:
     def cache_bytes(self) -> Formula:
         """Bytes kept of `batch` sequences at `context` tokens.
 
-        Options: precision (a name sets the cache), view and those of the engine view, mtp.
+        Options: precision (a name sets the cache), view and those of the engine view, mtp, and `method` (`2lhd`: the
+        usual formula, 2 x layers x key/value heads x head width x bytes an element, every layer alike).
+
+        >>> import costmodel as cm
+        >>> deepseek = cm.load("deepseek-v3").cache_bytes
+        >>> round(deepseek(context=4096, method="2lhd") / deepseek(context=4096), 1)
+        24.9
         """
 
         def derive(options: Options) -> tuple[Term, ...]:
             precision = self._precision(options, "cache")
+            if options.method == "2lhd":
+                return self._usual_cache(precision)
             view = self._paged(options.as_view(), precision)
             return self._terms(options, lambda cost: cost.cache_bytes(precision, view), ONE_PHASE) + self._padding(view, precision)
 
-        return self._formula("cache_bytes", "bytes", derive, takes=CACHE_OPTIONS, letters=(B, S))
+        return self._formula("cache_bytes", "bytes", derive, takes=CACHE_OPTIONS, methods=("2lhd",), letters=(B, S))
+
+    def _usual_cache(self, precision: Precision) -> tuple[Term, ...]:
+        """Keys and values of every token in every layer: the formula of most calculators."""
+        if precision.cache == PACKED_MLA:
+            raise CostModelError(f"method 2lhd counts keys and values, not the packed {PACKED_MLA}; choose fp8 or bf16")
+        terms = []
+        for usual in self._usual_heads():
+            share = 2 * usual.heads * usual.width * B * S * precision.element("cache")
+            terms.append(Term((usual.group, "2lhd", "keys_and_values"), usual.layers, share, share, usual.binding))
+        return tuple(terms)
 
     @cached_property
     def flops(self) -> Formula:
@@ -210,8 +243,9 @@ class Quantities:
             )
 
         return self._formula(
-            "training_flops", "FLOP", derive, takes=("attention", "recompute", "method", "mtp"), letters=(B, S), given={T: S}
-        )
+            "training_flops", "FLOP", derive, takes=("attention", "recompute", "method", "mtp"), methods=("6nd",),
+            letters=(B, S), given={T: S},
+        )  # fmt: skip
 
     @cached_property
     def weight_bytes(self) -> Formula:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import reference_value
-from costmodel.comparison import Source, as_architecture
+from costmodel.catalog import Source, as_architecture, reference_value
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.tables import Table, as_csv, as_json, as_markdown, escape_markdown
 from costmodel.units import binary_bytes, count, flop, tokens, whole

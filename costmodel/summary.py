@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sympy import Symbol
@@ -11,11 +11,13 @@ from sympy.printing.str import StrPrinter
 from costmodel.architecture import Architecture
 from costmodel.blocks import Block
 from costmodel.blocks.base import letters_of
-from costmodel.catalog import load, presets
+from costmodel.catalog import Source, accelerator, accelerators, load, presets
 from costmodel.comparison import comparison_rows, diff_rows
 from costmodel.errors import CostModelError
 from costmodel.families import Family, family
 from costmodel.formula import Formula
+from costmodel.hardware import Accelerator
+from costmodel.memory import LADDER, capacity_rows
 from costmodel.symbols import LETTERS, B, S, d_model
 from costmodel.tables import Table
 from costmodel.units import workload
@@ -57,9 +59,60 @@ def comparison_table(
     rows = comparison_rows(models, context, batch, precision, cache_precision)
     remarks = (*(f"{row['name']}: {row['notes']}" for row in rows if row["notes"]), *COMPARISON_REMARKS)
     if by_quantity:
-        names = columns([row["name"] for row in rows])
-        rows = [{"quantity": key, **{name: row[key] for name, row in zip(names, rows, strict=True)}} for key in COMPARED]
+        rows = _by_quantity(rows, COMPARED)
     return Table("compare", workload(batch, context), rows, row_units=COMPARED, remarks=remarks)
+
+
+HELD = {
+    "weight_bytes": "bytes",
+    "cache_bytes": "bytes",
+    "memory_bytes": "bytes",
+    "free_bytes": "bytes",
+    "fits": "",
+    "longest_context": "",
+    "most_sequences": "",
+    "fewest_devices": "",
+    "loosest": "",
+}
+"""What `capacity` shows for each model, with its unit."""
+CAPACITY_REMARKS = (
+    "weights and cache alone, spread evenly: activations, the runtime's own memory, copies of KV heads and fragmentation "
+    "come on top",
+    f"longest_context at this batch, most_sequences at this context; loosest: the first formats (weights/cache) that fit of "
+    f"{', '.join('/'.join(pair) for pair in LADDER)}",
+)
+
+
+def accelerators_table(*, notes: bool = False) -> Table:
+    """What `costmodel accelerators` answers; notes are too long for a line."""
+    rows = []
+    for name in accelerators():
+        device = accelerator(name)
+        released = device.released.isoformat() if device.released else ""
+        about = {"name": name, "title": device.title, "maker": device.maker, "released": released}
+        row = {**about, "memory_bytes": device.memory_bytes, "source": device.source}
+        rows.append(row | ({"notes": " ".join(device.notes)} if notes else {}))
+    return Table("accelerators", "Accelerators", rows, {"memory_bytes": "bytes"})
+
+
+def capacity_table(
+    models: Sequence[Source], device: Accelerator, devices: int, context: int, batch: int, precision: str, cache_precision: str,
+    view: str, *, by_quantity: bool = True,
+) -> Table:  # fmt: skip
+    """What `costmodel capacity` answers: a row a quantity and a column a model for people, else a row a model."""
+    rows = capacity_rows(models, device, devices, context, batch, precision, cache_precision, view)
+    notes = (*(f"{row['name']}: {row['notes']}" for row in rows if row["notes"]), *(f"{device.name}: {n}" for n in device.notes))
+    title = f"{devices:,} x {device.name}, {workload(batch, context)}"
+    formats = f"weights in {precision}, cache in {cache_precision}, {view} view"
+    if by_quantity:
+        rows = _by_quantity(rows, HELD)
+    return Table("capacity", title, rows, row_units=HELD, remarks=(*notes, formats, *CAPACITY_REMARKS))
+
+
+def _by_quantity(rows: list[dict[str, Any]], quantities: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows of models turned into rows of quantities, one column a model."""
+    names = columns([row["name"] for row in rows])
+    return [{"quantity": key, **{name: row[key] for name, row in zip(names, rows, strict=True)}} for key in quantities]
 
 
 def diff_table(first: Architecture, last: Architecture, context: int, batch: int) -> Table:

@@ -127,10 +127,12 @@ def unit_of(table: Table, row: dict[str, Any], column: str) -> str:
 def readable(value: Any, unit: str = "", bytes_as: str = "GiB") -> str:
     """A value for people: with its unit where it has one, else whole numbers with separators.
 
-    >>> readable(70_272, "bytes"), readable(61), readable("mla")
-    ('68.62 KiB', '61', 'mla')
+    >>> readable(70_272, "bytes"), readable(61), readable("mla"), readable(True), readable(None)
+    ('68.62 KiB', '61', 'mla', 'yes', 'none')
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, (int, float)):
         return quantity(value, unit, bytes_as) if unit else f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
     return clean(str(value))
 

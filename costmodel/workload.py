@@ -13,7 +13,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 from sympy import Expr, Integer, Rational, ceiling
 
 from costmodel.errors import CostModelError, did_you_mean, shown
@@ -131,6 +131,12 @@ _LETTERED: dict[str, Expr] = {
 }  # fmt: skip
 
 
+Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+"""A name that is safe everywhere: lower case letters, digits, dot, dash and underscore."""
+
+Text = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=10_000)]
+
+
 class Checked(BaseModel):
     """A frozen model whose construction in Python fails with one line, as reading a file does."""
 
@@ -245,8 +251,8 @@ class Options(BaseModel):
     `attention` causal or full; `logits` last or all; `algorithm` a family's named form, or several (`auto`: by the
     phase); `precision` (a name or a Precision); `view` theory or engine, with the engine's `block`,
     `evict_windows`, `tp`, `speculative`, `hybrid_pages` (see `View`); `mtp` multi-token-prediction modules counted;
-    `images` seen by a vision tower in this pass, per sequence; `recompute` none, selective or full and `method`
-    exact or 6nd in training.
+    `images` seen by a vision tower in this pass, per sequence; `recompute` none, selective or full in training;
+    `method` exact, or a usual shortcut: 6nd of training, 2lhd of the cache.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -264,7 +270,7 @@ class Options(BaseModel):
     mtp: Annotated[int, Field(strict=True, ge=0, le=64)] = 0
     images: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 0
     recompute: Literal["none", "selective", "full"] = "none"
-    method: Literal["exact", "6nd"] = "exact"
+    method: Literal["exact", "6nd", "2lhd"] = "exact"
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -286,6 +292,8 @@ class Options(BaseModel):
         for name in ENGINE_OPTIONS:
             if options.view == "theory" and getattr(options, name) != type(self).model_fields[name].default:
                 raise CostModelError(f"{name} belongs to the engine view; add view='engine'")
+        if options.method == "2lhd" and (options.view == "engine" or options.mtp):
+            raise CostModelError("method 2lhd knows neither the engine view nor mtp; leave view and mtp out")
         return options
 
     def as_pass(self, phase: Phase) -> Pass:
@@ -304,6 +312,8 @@ class Options(BaseModel):
         return Precision(cache=self.precision) if names == "cache" else Precision.named(self.precision)
 
 
+METHODS = {"6nd": "training_flops", "2lhd": "cache_bytes"}
+"""The usual shortcuts, and the quantity each belongs to."""
 ENGINE_OPTIONS = ("block", "evict_windows", "tp", "speculative", "hybrid_pages")
 
 

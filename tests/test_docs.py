@@ -40,7 +40,9 @@ def test_python_blocks_of_the_readme_run() -> None:
                 assert eval(code, names) == int(value), line  # noqa: S307 - our own README
 
 
-@pytest.mark.parametrize("command", re.findall(r"`(costmodel (?:show|compare|diff|derive) [^`]+)`", README))
+@pytest.mark.parametrize(
+    "command", re.findall(r"`(costmodel (?:show|compare|diff|derive|capacity) [^`]+|costmodel accelerators)`", README)
+)
 def test_commands_of_the_readme_run(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "mine.toml" in command:
         (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8"), re.DOTALL)

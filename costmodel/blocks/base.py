@@ -103,6 +103,11 @@ class Mixer(Block):
         }[self.keeping]
 
     @property
+    def usual_heads(self) -> tuple[Expr, Expr] | None:
+        """Heads and their width, as the usual formula 2 L H d reads a config: None for a recurrence, which has none."""
+        return None
+
+    @property
     def windows(self) -> tuple[int, ...]:
         """Tokens after which part of what it keeps stops growing, in order."""
         letters = {kept.reach for kept in self.kept()} & self.binding().keys()

@@ -77,6 +77,10 @@ class GQA(Mixer):
         reach = W if self.sliding_window else None
         return (Kept("keys", n_kv, d_h, reach=reach), Kept("values", n_kv, self._value_dim(), reach=reach))
 
+    @property
+    def usual_heads(self) -> tuple[Expr, Expr]:
+        return n_kv, d_h
+
     def _value_dim(self) -> Expr:
         return d_v if self.v_head_dim else d_h
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+from sympy import Expr
+
 from costmodel.blocks.base import Flag, Mixer, Size
 from costmodel.cost import ONE, ZERO, Kept
 from costmodel.ops import N, Op, attend, linear, norm, softmax, vector, visible_pairs
@@ -65,6 +67,11 @@ class MLA(Mixer):
         """One latent and one rope key for all heads; every tensor-parallel rank keeps them whole."""
         packed = d_c + 4 * ceil_div(d_c, 128) + 2 * d_hR
         return (Kept("latent", ONE, d_c + d_hR, split=False, packed=packed),)
+
+    @property
+    def usual_heads(self) -> tuple[Expr, Expr]:
+        """Its configs give as many key/value heads as query heads, and no head width: d_model / n_h is the default."""
+        return n_h, d_model / n_h
 
     def _queries(self) -> list[Op]:
         width = n_h * (d_h + d_hR)
