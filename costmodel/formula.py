@@ -141,6 +141,42 @@ class Formula:
         return latex(self.expr, mul_symbol=r"\,", symbol_names=LATEX_NAMES)  # type: ignore[no-any-return]  # sympy is untyped
 
     @property
+    def python(self) -> str:
+        """The expression in plain Python with `import math`: exact ints, in long names.
+
+        >>> import costmodel as cm
+        >>> cm.load("mistral-7b-v0.1").cache_bytes.python
+        '131072*batch*min(context, 4096)'
+        """
+        from costmodel.printing import as_python
+
+        return as_python(self.expr)
+
+    @property
+    def javascript(self) -> str:
+        """The expression in JavaScript, in long names: exact below 2^53.
+
+        >>> import costmodel as cm
+        >>> cm.load("mistral-7b-v0.1").cache_bytes.having(view="engine").javascript
+        '2097152*batch*Math.ceil(context/16)'
+        """
+        from costmodel.printing import as_javascript
+
+        return as_javascript(self.expr)
+
+    @property
+    def excel(self) -> str:
+        """The expression as a spreadsheet formula, without its `=`; `printing.as_excel` puts in cells.
+
+        >>> import costmodel as cm
+        >>> cm.load("mistral-7b-v0.1").cache_bytes.having(view="engine").excel
+        '2097152*batch*ROUNDUP(context/16, 0)'
+        """
+        from costmodel.printing import as_excel
+
+        return as_excel(self.expr)
+
+    @property
     def symbols(self) -> tuple[Symbol, ...]:
         """The letters the expression depends on, in the order of `symbols.py`."""
         order = {letter.symbol: place for place, letter in enumerate(LETTERS.values())}
