@@ -175,7 +175,7 @@ def derive(
     form: FormatOption = Format.table,
 ) -> None:
     """Derive a family's formulas: in letters, with a preset's numbers, and the values; as text and LaTeX, with the source."""
-    from costmodel.summary import derivation_tables
+    from costmodel.derivations import derivation_tables
     from costmodel.units import parse_tokens
 
     emit(derivation_tables(family, preset or None, parse_tokens(context), batch), form)

@@ -21,7 +21,7 @@ from costmodel.workload import Precision
 if TYPE_CHECKING:
     import pandas as pd
 
-DIFFERENCES = ("params", "active", "cache_bytes", "prefill_flops", "decode_flops")
+DIFFERENCES = ("params", "active", "weight_bytes", "cache_bytes", "prefill_flops", "decode_flops")
 """What each step of `diff` is priced in."""
 
 
@@ -113,12 +113,19 @@ class _Stage:
         return replace(self, layers=tuple((block, old[1]) if part == 0 else (old[0], block) for old, block in pairs))
 
 
-def diff(a: Source, b: Source, context: int = 131_072, batch: int = 1) -> pd.DataFrame:
+Stored = str | tuple[str, str]
+"""A format of both models, or A's and B's."""
+
+
+def diff(
+    a: Source, b: Source, context: int = 131_072, batch: int = 1, precision: Stored = "bf16", cache_precision: Stored = "bf16"
+) -> pd.DataFrame:
     """The walk from A to B: one row an architecture change, with what it adds (or saves) in each of `DIFFERENCES`.
 
     Changes are made in a fixed order: width, depth (A's layer kinds spread over B's depth), mixers (kind, then field
-    by field), feed-forward layers likewise, norms, tables, vision tower. What a change costs depends on those made
-    before it; the sum over all of them does not. Fields that only make sense together change together.
+    by field), feed-forward layers likewise, norms, tables, vision tower, formats of weights and cache (a pair of names is
+    A's and B's). What a change costs depends on those made before it; the sum over all of them does not. Fields that
+    only make sense together change together.
 
     `.attrs["from"]` and `.attrs["to"]` hold the two ends. Multi-token-prediction modules are out, as in the total.
     Raises CostModelError for an unknown model or an impossible number.
@@ -129,33 +136,45 @@ def diff(a: Source, b: Source, context: int = 131_072, batch: int = 1) -> pd.Dat
     True
     """
 
-    start, steps, end = diff_rows(a, b, context, batch)
+    start, steps, end = diff_rows(a, b, context, batch, precision, cache_precision)
     table = frame(steps, ["change", *DIFFERENCES])
     table.attrs |= {"from": start, "to": end}
     return table
 
 
 def diff_rows(
-    a: Source, b: Source, context: int = 131_072, batch: int = 1
+    a: Source, b: Source, context: int = 131_072, batch: int = 1, precision: Stored = "bf16", cache_precision: Stored = "bf16"
 ) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
     """(A's values, the steps' differences, B's values), as plain dicts with the keys of `DIFFERENCES`."""
     first, last = as_architecture(a), as_architecture(b)
     context, batch = whole("context", context), whole("batch", batch)
-    before = start = _priced(first, context, batch)
+    (weights, to_weights), (cache, to_cache) = _pair(precision), _pair(cache_precision)
+    before = start = _priced(first, context, batch, weights, cache)
+    walk = [(change, stage.built(), weights, cache) for change, stage in _changes(_Stage.of(first), _Stage.of(last))]
+    if to_weights != weights:
+        walk.append((f"weights {weights} -> {to_weights}", last, to_weights, cache))
+    if to_cache != cache:
+        walk.append((f"cache {cache} -> {to_cache}", last, to_weights, to_cache))
     steps = []
-    for change, stage in _changes(_Stage.of(first), _Stage.of(last)):
-        after = _priced(stage.built(), context, batch)
+    for change, model, *stored in walk:
+        after = _priced(model, context, batch, *stored)
         if after != before:
             steps.append({"change": change, **{name: after[name] - before[name] for name in DIFFERENCES}})
         before = after
-    return {"change": first.name, **start}, steps, {"change": last.name, **_priced(last, context, batch)}
+    end = _priced(last, context, batch, to_weights, to_cache)
+    return {"change": first.name, **start}, steps, {"change": last.name, **end}
 
 
-def _priced(model: Architecture, context: int, batch: int) -> dict[str, int]:
+def _pair(stored: Stored) -> tuple[str, str]:
+    return (stored, stored) if isinstance(stored, str) else stored
+
+
+def _priced(model: Architecture, context: int, batch: int, weights: str, cache: str) -> dict[str, int]:
     return {
         "params": model.params.total,
         "active": model.params.active,
-        "cache_bytes": model.cache_bytes(context=context, batch=batch),
+        "weight_bytes": model.weight_bytes(precision=weights),
+        "cache_bytes": model.cache_bytes(context=context, batch=batch, precision=cache),
         "prefill_flops": model.prefill_flops(context=context, batch=batch),
         "decode_flops": model.decode_flops(context=context, batch=batch),
     }

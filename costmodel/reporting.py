@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import Source, as_architecture, reference_value
+from costmodel.catalog import accelerator, Source, as_architecture, reference_value
 from costmodel.errors import CostModelError, did_you_mean, shown
+from costmodel.live import live_chart
+from costmodel.scenario import Scenario
+from costmodel.sentences import cache_sentence, usual_lines, verdict
+from costmodel.summary import comparison_table
 from costmodel.tables import Table, as_csv, as_json, as_markdown, escape_markdown
+from costmodel.webpage import as_html
 from costmodel.units import binary_bytes, count, flop, tokens, whole
 
 CONTEXTS = (4_096, 32_768, 131_072, 1_048_576)
-FORMATS = ("md", "json", "csv")
+FORMATS = ("md", "json", "csv", "html")
+MEDIA = {
+    "html": ("HTML, with live sliders", "text/html"),
+    "md": ("Markdown", "text/markdown"),
+    "csv": ("CSV", "text/csv"),
+    "json": ("JSON", "application/json"),
+}
+"""Each format's name for people and its media type."""
 
 CONVENTIONS = {
     "parameters": "every trained tensor of the published checkpoint, tied tables once, towers and routers' correction biases "
@@ -155,8 +168,17 @@ def report_tables(data: dict[str, Any]) -> list[Table]:
         Table("cache", "Cache", data["cache"], sizes),
         Table("flops", "FLOPs", data["flops"], flops),
         Table("decode", decode, _pairs(data["decode_flops_by_part"], "part", "flops"), flops),
-        Table("references", "Published values", [_told(row) for row in data["references"]]),
+        _published(data["references"]),
     ]
+
+
+def published_table(model: Architecture) -> Table:
+    """Published values beside ours, each with its error, convention and source."""
+    return _published(reference_rows(model))
+
+
+def _published(rows: list[dict[str, Any]]) -> Table:
+    return Table("references", "Published values", [_told(row) for row in rows])
 
 
 def _pairs(values: dict[str, Any], name: str, value: str) -> list[dict[str, Any]]:
@@ -193,8 +215,9 @@ def report(
     context: int = 131_072,
     batch: int = 1,
 ) -> str:
-    """A model's report as Markdown (`md`), JSON (`json`) or its tables as CSV (`csv`); written to `path` where one is given.
+    """A model's report as Markdown (`md`), one offline web page with live sliders (`html`), JSON, or its tables as CSV.
 
+    It is written to `path` where one is given.
     Equal input gives equal bytes. A file is replaced only by a whole one. Raises CostModelError for an unknown
     model or format, or a path that cannot be written.
 
@@ -205,11 +228,50 @@ def report(
         raise CostModelError(f"no report format {shown(format)}; {did_you_mean(format, FORMATS)}")
     if path is not None and not isinstance(path, (str, PathLike)):
         raise CostModelError(f"report got {shown(path)} as its path; give a file's path, or leave it out")
-    data = report_data(as_architecture(model), context, batch)
-    text = markdown(data) if format == "md" else as_json(data) if format == "json" else as_csv(report_tables(data))
+    text = _WRITERS[format](as_architecture(model), context, batch)
     if path is not None:
         write_text(Path(os.fsdecode(path)), text)
     return text
+
+
+def webpage(model: Architecture, context: int, batch: int) -> str:
+    """A report as one offline web page: the Markdown's words and tables, and cache and FLOPs with live sliders."""
+    data, scenario = report_data(model, context, batch), Scenario(context=whole("context", context), batch=whole("batch", batch))
+    released = f", released {data['released']}" if data["released"] else ""
+    return as_html(
+        data["title"],
+        [_verdict(data), f"{data['maker']}{released}. Source: {data['source']}", *data["remarks"]],
+        [live_chart([model], scenario, None, name) for name in ("cache_bytes", "decode_flops", "prefill_flops")],
+        [*report_tables(data), Table("conventions", "Conventions", _pairs(data["conventions"], "number", "what it counts"))],
+        [f"{name} [{it['unit']}] = {it['text']}" for name, it in data["formulas"].items()] + list(data["commands"].values()),
+    )
+
+
+_WRITERS: dict[str, Callable[[Architecture, int, int], str]] = {
+    "md": lambda model, context, batch: markdown(report_data(model, context, batch)),
+    "json": lambda model, context, batch: as_json(report_data(model, context, batch)),
+    "csv": lambda model, context, batch: as_csv(report_tables(report_data(model, context, batch))),
+    "html": webpage,
+}
+
+
+def scenario_file(form: str, models: Sequence[Architecture], scenario: Scenario) -> str:
+    """The models of a scenario side by side, as a file of a format of `MEDIA`.
+
+    >>> import costmodel as cm
+    >>> scenario_file("csv", [cm.load("gpt2")], Scenario(context=1024)).splitlines()[0].split(",")[:3]
+    ['name', 'context', 'batch']
+    """
+    stored = (scenario.weights, scenario.cache)
+    table = comparison_table(models, **scenario.at, precision=stored[0], cache_precision=stored[1], by_quantity=form in ("md", "html"))
+    if form == "html":
+        device = accelerator(scenario.accelerator)
+        words = [verdict(models, scenario, device), cache_sentence(models, scenario), usual_lines(models, scenario)]
+        charts = [live_chart(models, scenario, None, name) for name in ("cache_bytes", "decode_flops")]
+        return as_html(table.title, words, charts, [table], [scenario.command("compare", *scenario.models)], scenario.units)
+    if form not in MEDIA:
+        raise CostModelError(f"no format {shown(form)}; {did_you_mean(form, MEDIA)}")
+    return as_markdown([table]) if form == "md" else as_json(list(table.rows)) if form == "json" else as_csv([table])
 
 
 def write_text(path: Path, text: str) -> None:

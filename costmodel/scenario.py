@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 from pydantic import Field
 
 from costmodel.architecture import Architecture
-from costmodel.capacity import Capacity, capacity
+from costmodel.memory import Capacity, capacity
 from costmodel.catalog import accelerator, accelerators, presets
 from costmodel.errors import CostModelError, did_you_mean, excerpt, shown
 from costmodel.formula import Formula
 from costmodel.units import MAX_WHOLE, parse_tokens, tokens, whole
-from costmodel.workload import ELEMENT_BYTES, FORMATS, Checked
+from costmodel.workload import ELEMENT_BYTES, FORMATS, Checked, Precision
 
 SCHEMA = 2
 """The version of links. Links of version 1 carried no number, and the models, context, batch and view alone."""
@@ -116,7 +116,9 @@ class Scenario(Checked):
         if name == "cache_bytes":
             return self.kept(model)
         formula: Formula = getattr(model, name)
-        return formula.having(precision=self.weights) if "precision" in formula.options else formula
+        if name == "bytes_moved":
+            return formula.having(precision=Precision.named(self.weights, cache=self.cache))
+        return formula.having(precision=self.weights) if name == "weight_bytes" else formula
 
     def inputs(self, formula: Formula) -> dict[str, int]:
         """The letters a formula is called with here; the pass of `bytes_moved` is one new token."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from costmodel.architecture import Architecture
 from costmodel.blocks.base import Keeping
 from costmodel.errors import CostModelError
 from costmodel.hardware import Accelerator
+from costmodel.landscape import BATCHES, frontier, touched_rows
 from costmodel.scenario import Scenario
-from costmodel.units import BYTES, tokens, workload
+from costmodel.units import BYTES, quantity, tokens, workload
 
 
 def why(model: Architecture) -> str:
@@ -96,3 +98,44 @@ def verdict(models: Sequence[Architecture], scenario: Scenario, device: Accelera
 def context_words(longest: int | None) -> str:
     """The longest context as people say it."""
     return "none" if longest is None else f"{tokens(longest)} tokens"
+
+
+def landscape_sentence(rows: Sequence[dict[str, Any]], against: str, scenario: Scenario) -> str:
+    """Whether bigger is dearer, in words: the rank correlation over all models, and who is on the frontier."""
+    best = frontier(rows, against)
+    named = ", ".join(row["title"] for row in best)
+    dearer = sum(
+        one["params_total"] > other["params_total"] and one[against] > other[against] for one in rows for other in rows
+    )
+    cheaper = sum(one["params_total"] > other["params_total"] and one[against] < other[against] for one in rows for other in rows)
+    share = cheaper / (cheaper + dearer) if cheaper + dearer else 0.0
+    return (
+        f"At {tokens(scenario.context)} tokens, of two models the larger one is the cheaper in {share:.0%} of all pairs; "
+        f"no larger model undercuts {named}."
+    )
+
+
+def walk_sentence(
+    start: dict[str, Any], steps: Sequence[dict[str, Any]], end: dict[str, Any], name: str, unit: str, units: str
+) -> str:
+    """The walk from A to B in words: the two ends and the change that moves most."""
+    ends = f"{start['change']}: {quantity(start[name], unit, units)}; {end['change']}: {quantity(end[name], unit, units)}"
+    if not any(step[name] for step in steps):
+        return f"{ends}. No change between them moves this quantity."
+    most = max(steps, key=lambda step: abs(step[name]))
+    word = "adds" if most[name] > 0 else "saves"
+    return f"{ends}. What moves most: {most['change']}, which {word} {quantity(abs(most[name]), unit, units)}."
+
+
+def experts_sentence(models: Sequence[Architecture]) -> str:
+    """How much of each model works on one token, and on a batch."""
+    rows = touched_rows(models)
+    if not rows:
+        return "None of the chosen models has routed experts: all their parameters work on every token."
+    half = [(row, next((n for n, hit in zip(BATCHES, row["touched"], strict=True) if hit >= row["experts"] / 2), None)) for row in rows]
+    told = [
+        f"{row['title']} uses {row['used']} of {row['experts']} experts for a token"
+        + (f" and reads half of them from {tokens(batch)} tokens on" if batch else "")
+        for row, batch in half
+    ]
+    return "; ".join(told) + "."

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sympy import Symbol
-from sympy.printing.str import StrPrinter
-
 from costmodel.architecture import Architecture
-from costmodel.blocks import Block
-from costmodel.blocks.base import letters_of
 from costmodel.catalog import Source, accelerator, accelerators, load, presets
-from costmodel.comparison import comparison_rows, diff_rows
-from costmodel.errors import CostModelError
-from costmodel.families import Family, family
+from costmodel.comparison import Stored, comparison_rows, diff_rows
 from costmodel.formula import Formula
 from costmodel.hardware import Accelerator
 from costmodel.memory import LADDER, capacity_rows
-from costmodel.symbols import LETTERS, B, S, d_model
 from costmodel.tables import Table
 from costmodel.units import workload
 from costmodel.workload import Pass, Phase
@@ -31,7 +23,14 @@ COMPARISON_REMARKS = (
 )
 
 
-STEPS = {"params": "parameters", "active": "parameters", "cache_bytes": "bytes", "prefill_flops": "FLOP", "decode_flops": "FLOP"}
+STEPS = {
+    "params": "parameters",
+    "active": "parameters",
+    "weight_bytes": "bytes",
+    "cache_bytes": "bytes",
+    "prefill_flops": "FLOP",
+    "decode_flops": "FLOP",
+}
 """Units of what a step is priced in."""
 DIFF_REMARKS = (
     "the steps sum exactly to the difference; what one step costs depends on those before it",
@@ -115,9 +114,11 @@ def _by_quantity(rows: list[dict[str, Any]], quantities: Iterable[str]) -> list[
     return [{"quantity": key, **{name: row[key] for name, row in zip(names, rows, strict=True)}} for key in quantities]
 
 
-def diff_table(first: Architecture, last: Architecture, context: int, batch: int) -> Table:
+def diff_table(
+    first: Architecture, last: Architecture, context: int, batch: int, precision: Stored = "bf16", cache_precision: Stored = "bf16"
+) -> Table:
     """What `costmodel diff` answers: the first model, what each change adds, the last model."""
-    start, steps, end = diff_rows(first, last, context, batch)
+    start, steps, end = diff_rows(first, last, context, batch, precision, cache_precision)
     notes = [f"{model.name}: {remark}" for model in (first, last) for remark in model.remarks(context)]
     title = f"{first.name} -> {last.name}, {workload(batch, context)}"
     return Table("diff", title, [start, *steps, end], STEPS, remarks=(*notes, *DIFF_REMARKS))
@@ -231,86 +232,32 @@ def _type_of(about: dict[str, Any]) -> str:
     return " or ".join(dict.fromkeys(names))
 
 
-def derivation_tables(name: str, preset: str | None, context: int, batch: int) -> list[Table]:
-    """What `costmodel derive` answers: each formula of a family in letters, with a preset's numbers, and its value."""
-    lettered = family(name)
-    model = load(preset) if preset else _example(lettered)
-    block = next((block for group in model.layers for block in group.blocks if _fits(lettered, block)), None)
-    if block is None:
-        raise CostModelError(f"{model.name} has no {name} layer; choose another preset or leave --preset out")
-    exact = family(name, **_features(block, lettered))
-    numbers = {letter: int(value) for letter, value in block.binding().items()} | {d_model: model.hidden_size}
-    formulas = (
-        exact.params.formula("total"), exact.params.formula("active"), exact.cache_bytes, exact.prefill_flops, exact.decode_flops,
-    )  # fmt: skip
-    rows = [_derived(formula, numbers, context, batch) for formula in formulas]
-    fields = {letter: name for name, letter in letters_of(type(block)).items()}
-    used = dict.fromkeys(symbol for formula in formulas for symbol in formula.symbols)
-    letters = [
-        {
-            "letter": symbol.name,
-            "field": fields.get(symbol, LETTERS[symbol.name].field),
-            "value": numbers.get(symbol, {"B": batch, "S": context}.get(symbol.name, LETTERS[symbol.name].default)),
-            "meaning": LETTERS[symbol.name].meaning,
-        }
-        for symbol in used
+def unequal_table(first: Architecture, last: Architecture) -> Table:
+    """The fields in which two architectures differ, group by group; a field that only one has stands beside `none`."""
+    one, other = _fields(first), _fields(last)
+    names = columns([first.name, last.name])
+    rows = [
+        {"field": field, names[0]: one.get(field, "none"), names[1]: other.get(field, "none")}
+        for field in {**one, **other}
+        if one.get(field, "none") != other.get(field, "none")
     ]
-    remarks = (*model.remarks(context), f"source: {exact.source}", f"numbers of one layer of {model.name}; {model.source}")
-    title = f"{exact.title} One layer, {workload(batch, context)}, numbers of {model.title}"
-    return [Table("formulas", title, rows, remarks=remarks, vertical=True), Table("letters", "Letters", letters)]
+    return Table("unequal", f"{first.name} and {last.name}: unequal fields", rows)
 
 
-class _Substituted(StrPrinter):  # type: ignore[misc]  # sympy is untyped
-    """Prints numbers in the place of letters, and leaves the rest as it stands: the step between letters and value."""
-
-    def __init__(self, numbers: dict[Symbol, int]) -> None:
-        super().__init__()
-        self._numbers = numbers
-
-    def _print_Symbol(self, symbol: Symbol) -> str:  # noqa: N802 - sympy's name
-        return str(self._numbers.get(symbol, symbol.name))
+NOT_COMPARED = {"name", "title", "maker", "released", "source", "notes", "reference", "pattern", "layers"}
 
 
-def _derived(formula: Formula, numbers: dict[Symbol, int], context: int, batch: int) -> dict[str, Any]:
-    """One formula in letters, with numbers, and its value."""
-    values = {**numbers, S: context, B: batch}
-    return {
-        "quantity": formula.name,
-        "letters": str(formula.expr),
-        "numbers": _Substituted(numbers).doprint(formula.expr),
-        "value": formula(**{symbol.name: value for symbol, value in values.items() if symbol in formula.symbols}),
-        "unit": formula.unit,
-        "latex": formula.latex,
-        "source": formula.source,
-    }
+def _fields(model: Architecture) -> dict[str, str]:
+    """Every field that is set, by its path."""
+    dump = model.model_dump(exclude_defaults=True, mode="json")
+    tree = {name: value for name, value in dump.items() if name not in NOT_COMPARED}
+    tree |= {group["name"]: {name: value for name, value in group.items() if name != "name"} for group in dump["layers"]}
+    return dict(_leaves(tree))
 
 
-def _fits(lettered: Family, block: Block) -> bool:
-    """A block of the family, and of the special case where the name asks for one."""
-    if block.kind != lettered.block.kind:
-        return False
-    if lettered.binding:
-        numbers = block.binding()
-        return all(letter.xreplace(numbers) == value.xreplace(numbers) for letter, value in lettered.binding.items())
-    return all(getattr(block, name) is not None for name in lettered.turned_on)
-
-
-def _features(block: Block, lettered: Family) -> dict[str, Any]:
-    """The options of a preset's block, for the family's formulas: sizes stay letters, options are what they are."""
-    letters = letters_of(type(block))
-    return {
-        name: True if name in letters else value
-        for name, value in block.model_dump().items()
-        if name != "kind" and not type(block).model_fields[name].is_required() and value not in (None, 0, False)
-    } | {name: None for name in ("q_lora_rank",) if name in letters and getattr(block, name, 0) is None}
-
-
-def _example(lettered: Family) -> Architecture:
-    """The first preset that has the family."""
-    for name in PREFERRED + tuple(presets()):
-        if any(_fits(lettered, block) for group in load(name).layers for block in group.blocks):
-            return load(name)
-    raise CostModelError(f"no preset has a {lettered.name} layer; name one with --preset")
-
-
-PREFERRED = ("llama-3.1-70b", "deepseek-v3", "qwen3-next-80b-a3b", "gemma-3-27b")
+def _leaves(tree: dict[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{within}{name}.")
+        else:
+            yield f"{within}{name}", f"{value:,}" if type(value) is int else str(value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from costmodel.derivations import derivation
+from costmodel.reporting import published_table
 from costmodel.scenario import QUANTITIES, WHAT
-from costmodel.summary import published_table
 from costmodel.ui import frame
 
 

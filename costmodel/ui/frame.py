@@ -10,7 +10,7 @@ import streamlit as st
 from costmodel.architecture import Architecture
 from costmodel.catalog import accelerator, accelerators, load, presets
 from costmodel.charts import Figure, table_rows
-from costmodel.reporting import PAGE_FORMATS, scenario_file
+from costmodel.reporting import MEDIA, scenario_file
 from costmodel.scenario import CHOICES, MAX_MODELS, STOPS, YARDSTICK, Scenario
 from costmodel.sentences import verdict
 from costmodel.tables import Table, readable_rows
@@ -107,7 +107,7 @@ def header(page: str) -> None:
             st.code(now.python(models[0].name), language="python", wrap_lines=True)
     with export.popover("Export", icon=":material/download:", width="stretch"):
         st.caption("The chosen models at this scenario, as a file.")
-        for form, (name, mime) in PAGE_FORMATS.items():
+        for form, (name, mime) in MEDIA.items():
             st.download_button(
                 name, lambda form=form: scenario_file(form, models, now), f"costmodel.{form}", mime,
                 key=f"export_{form}", on_click="ignore", disabled=not models, width="stretch",

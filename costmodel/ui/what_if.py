@@ -1,0 +1,154 @@
+"""What-if: my own architecture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from costmodel.architecture import Architecture
+from costmodel.catalog import as_toml, load, opened, presets
+from costmodel.charts import cache_curves
+from costmodel.errors import CostModelError
+from costmodel.scenario import MAX_MODELS
+from costmodel.sentences import cache_sentence, chart_words
+from costmodel.summary import comparison_table, diff_table, unequal_table
+from costmodel.ui import frame
+from costmodel.variants import Knob, as_edits, edited, groups_to_take, knobs, read_edits
+
+EDITOR = "what_if_"
+
+
+def page() -> None:
+    """A chosen model with changes, against itself without them."""
+    now = frame.scenario()
+    with st.expander("Open a model's config.json, or an architecture file (TOML)", icon=":material/upload_file:"):
+        _upload()
+    base = frame.model_picker("Start from")
+    if base is None:
+        return
+    changed = _changed(base)
+    if changed is None:
+        st.button("Undo all changes", on_click=_reset, icon=":material/undo:")
+        _editor(base, base)
+        return
+    drawn = cache_curves([changed], now, base)
+    words = cache_sentence([changed], now, base)
+    frame.figure(drawn, f"{chart_words([changed, base], now)} {words}", "what_if", height=420)
+    st.markdown(f"**{frame.literal(words)}**")
+    frame.table(comparison_table([changed, base], now.context, now.batch, now.weights, now.cache))
+    with st.container(horizontal=True):
+        st.download_button("Save as TOML", as_toml(changed), f"{changed.name}.toml", "application/toml", on_click="ignore", icon=":material/save:")
+        st.button("Keep as a model", on_click=_keep, args=(changed,), help="Adds it to the models of this session", icon=":material/add:")
+        st.button("Undo all changes", on_click=_reset, disabled=not now.edit, icon=":material/undo:")
+    if now.edit:
+        st.subheader("What the changes cost")
+        frame.table(diff_table(base, changed, now.context, now.batch, now.weights, now.cache))
+        frame.table(unequal_table(base, changed))
+    st.subheader("Change it")
+    _editor(base, changed)
+
+
+def _changed(base: Architecture) -> Architecture | None:
+    """The base with the scenario's changes; None, and why, where they are impossible."""
+    edits = st.session_state["edits"]
+    try:
+        return edited(base, read_edits(edits)) if edits else base
+    except CostModelError as error:
+        st.error(frame.literal(str(error)), icon=":material/error:")
+        return None
+    finally:
+        if list(edits) != st.query_params.get_all("edit"):
+            st.query_params["edit"] = list(edits)
+
+
+def _editor(base: Architecture, shown: Architecture) -> None:
+    """A widget for everything that may be changed, by layer group."""
+    for heading, own in knobs(shown).items():
+        with st.expander(heading if heading != "model" else "The whole model", expanded=len(shown.layers) < 3):
+            with st.container(horizontal=True):
+                for knob in own:
+                    _widget(base, knob)
+            if heading != "model":
+                _take(base, heading)
+
+
+def _widget(base: Architecture, knob: Knob) -> None:
+    key = f"{EDITOR}{base.name}/{knob.path}"
+    st.session_state[key] = knob.value
+    told: dict[str, Any] = {"key": key, "help": knob.meaning or None, "on_change": _edit, "args": (base.name, knob.path), "width": 230}
+    if knob.choices:
+        st.selectbox(knob.label, knob.choices, format_func=_said, **told)
+    else:
+        st.number_input(knob.label, 0, 10**9, step=1, placeholder="none", **told)
+
+
+def _said(value: Any) -> str:
+    return {None: "none", True: "yes", False: "no"}.get(value, str(value))
+
+
+def _edit(base: str, path: str) -> None:
+    """Takes one change into the scenario; a value as it was takes it out."""
+    changes = read_edits(st.session_state["edits"])
+    value = st.session_state[f"{EDITOR}{base}/{path}"]
+    changes.pop(path, None)
+    try:
+        was = {knob.path: knob.value for own in knobs(edited(frame.model_named(base), changes)).values() for knob in own}
+    except CostModelError:
+        was = {}
+    st.session_state["edits"] = as_edits(changes if path in was and was[path] == value else changes | {path: value})
+
+
+def _take(base: Architecture, group: str) -> None:
+    """Another mixer or feed-forward layer for a group, taken from a preset."""
+    others = [load(name) for name in presets()]
+    left, right = st.columns(2)
+    for column, part in ((left, "mixer"), (right, "feed_forward")):
+        path = f"{group}/{part}"
+        key = f"{EDITOR}{base.name}/{path}"
+        names = list(groups_to_take(others, part))
+        st.session_state[key] = read_edits(st.session_state["edits"]).get(path)
+        column.selectbox(f"{part} taken from", [None, *names], format_func=lambda name: name or "itself", key=key, on_change=_edit, args=(base.name, path))
+
+
+def _reset() -> None:
+    st.session_state["edits"] = ()
+
+
+def _keep(model: Architecture) -> None:
+    """Makes the changed model one of the session's, and chooses it."""
+    name = next(name for number in range(1, 10_000) if (name := f"{model.name[:60]}-what-if-{number}") not in frame.own_models())
+    _own(model.model_copy(update={"name": name, "title": f"{model.title} (changed {name.rpartition('-')[2]})"}))
+
+
+def _own(model: Architecture) -> None:
+    frame.own_models()[model.name] = model
+    names = [name for name in st.session_state["models"] if name != model.name]
+    st.session_state["models"] = [*names[: MAX_MODELS - 1], model.name]
+    st.session_state["model"] = model.name
+    _reset()
+
+
+def _upload() -> None:
+    st.file_uploader(
+        "config.json or architecture.toml, at most 1 MB; it stays in this session", ["json", "toml"], key="upload", on_change=_open
+    )
+    for kind, told in st.session_state.get("opened", ()):
+        (st.error if kind == "error" else st.success)(frame.literal(told))
+
+
+def _open() -> None:
+    """Reads what was uploaded; a mistake is one line, and the session lives on."""
+    file = st.session_state["upload"]
+    if file is None:
+        st.session_state["opened"] = ()
+        return
+    try:
+        model, told = opened(file.name, file.getvalue())
+    except CostModelError as error:
+        st.session_state["opened"] = (("error", str(error)),)
+        return
+    if model.name in presets():
+        model = model.model_copy(update={"name": f"my-{model.name[:76]}"})
+    _own(model)
+    st.session_state["opened"] = (("done", f"{model.title} is open in this session. {told}"),)
