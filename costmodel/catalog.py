@@ -1,4 +1,4 @@
-"""The only reader of presets/: finds, reads and checks architecture files."""
+"""The only reader of presets/: finds, reads, checks and writes architecture files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import tomli_w
+from pydantic import BaseModel, ValidationError
 
 from costmodel.architecture import Architecture, Reference
 from costmodel.blocks import FAMILIES, FeedForward, Mixer
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
+from costmodel.importers import MAX_CONFIG_BYTES, Imported, read_config
 from costmodel.quantities import Params
 from costmodel.workload import one_line
 
@@ -25,6 +27,7 @@ KINDS = {
     for part, base in (("mixer", Mixer), ("feed_forward", FeedForward))
 }
 HERE = Path(__file__).resolve().parent
+GIVE = "give a preset name, a TOML file or a config.json"
 CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
 
 
@@ -46,7 +49,7 @@ def presets() -> list[str]:
 
 
 def load(source: str | os.PathLike[str]) -> Architecture:
-    """An architecture by preset name, or from a TOML file.
+    """An architecture by preset name, from a TOML file, or from a Hugging Face `config.json` (or the folder that holds it).
 
     Raises CostModelError for an unknown name, an unreadable file, or a field that is unknown, missing or impossible;
     UnsupportedArchitecture for a kind of block that is not modelled.
@@ -56,7 +59,7 @@ def load(source: str | os.PathLike[str]) -> Architecture:
     """
     text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(text, str):
-        raise CostModelError(f"load got {shown(source)}; give a preset name or a TOML file")
+        raise CostModelError(f"load got {shown(source)}; {GIVE}")
     known = presets()
     if text in known:
         return _preset(text)
@@ -89,30 +92,33 @@ def _preset(name: str) -> Architecture:
 
 
 def read(path: Path) -> Architecture:
-    """An architecture from a TOML file."""
-    return parse(_text(path), path.name)
+    """An architecture from a TOML file or a `config.json`."""
+    if path.suffix.lower() == ".json" or path.is_dir():
+        return import_config(path).architecture
+    return parse(_text(path, MAX_FILE_BYTES), path.name)
 
 
-def _text(path: Path) -> str:
+def import_config(path: Path) -> Imported:
+    """A Hugging Face `config.json`, or the folder that holds one, as an architecture and what became of each field."""
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give a file")
+        path = path / "config.json"
+    return read_config(_text(path, MAX_CONFIG_BYTES), f"{path.absolute().parent.name}/{path.name}")
+
+
+def _text(path: Path, most: int) -> str:
     shown_name = shown(path.name or str(path))
-    if path.suffix.lower() == ".json":
-        raise UnsupportedArchitecture(
-            f"{shown_name} is JSON, which is not read yet; write the architecture as TOML (see `costmodel schema`)"
-        )
     try:
-        if path.is_dir():
-            raise CostModelError(f"{shown_name} is a folder; give a TOML file in it")
         if path.exists() and not path.is_file():
-            raise CostModelError(f"{shown(str(path))} is no ordinary file; give a preset name or a TOML file")
+            raise CostModelError(f"{shown(str(path))} is no ordinary file; {GIVE}")
         if not path.is_file():
-            raise CostModelError(f"no file {shown(str(path))}; give a preset name or a TOML file")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise CostModelError(
-                f"{shown_name} has {path.stat().st_size:,} bytes; an architecture file has at most {MAX_FILE_BYTES:,}"
-            )
+            raise CostModelError(f"no file {shown(str(path))}; {GIVE}")
+        if path.stat().st_size > most:
+            raise CostModelError(f"{shown_name} has {path.stat().st_size:,} bytes; such a file has at most {most:,}")
         return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark in front
     except UnicodeDecodeError:
-        raise CostModelError(f"{shown_name} is not UTF-8 text; give a TOML file") from None
+        raise CostModelError(f"{shown_name} is not UTF-8 text; give a TOML file or a config.json") from None
     except OSError as error:
         raise CostModelError(f"{shown_name} cannot be read: {error.strerror}") from None
 
@@ -128,6 +134,33 @@ def parse(text: str, name: str) -> Architecture:
     except ValueError as error:  # TOMLDecodeError, and integers beyond Python's limit of digits
         raise CostModelError(f"{shown(name)} is no valid TOML: {excerpt(str(error))}") from None
     return validate(data, name)
+
+
+def as_toml(architecture: Architecture) -> str:
+    """An architecture as a TOML file that reads as the same one; what is at its default is left out.
+
+    >>> print(as_toml(load("gpt2"))[:46])
+    name = "gpt2"
+    title = "GPT-2"
+    maker = "OpenAI"
+    >>> parse(as_toml(load("gpt2")), "gpt2.toml") == load("gpt2")
+    True
+    """
+    return tomli_w.dumps(_stated(architecture))
+
+
+def _stated(part: BaseModel) -> dict[str, Any]:
+    """The fields of a part that differ from their defaults; a block always says its kind."""
+    values = {name: getattr(part, name) for name in type(part).model_fields}
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in type(part).model_fields.items()}
+    block = isinstance(part, (Mixer, FeedForward))
+    return {name: _data(value) for name, value in values.items() if value != defaults[name] or (block and name == "kind")}
+
+
+def _data(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _stated(value)
+    return [_data(item) for item in value] if isinstance(value, tuple) else value
 
 
 def validate(data: dict[str, Any], name: str) -> Architecture:
