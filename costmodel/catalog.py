@@ -1,4 +1,4 @@
-"""The only reader of presets/: finds, reads and checks the files of architectures and accelerators."""
+"""The only reader of presets/: finds, reads, checks and writes the files of architectures, and reads those of accelerators."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+import tomli_w
+from pydantic import BaseModel, ValidationError
 
 from costmodel.architecture import Architecture, Reference
 from costmodel.blocks import FAMILIES, FeedForward, Mixer
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
 from costmodel.hardware import Accelerator
+from costmodel.importers import MAX_CONFIG_BYTES, Imported, read_config
 from costmodel.quantities import Params
 from costmodel.workload import one_line
 
@@ -26,7 +28,8 @@ KINDS = {
     part: [kind for kind, family in FAMILIES.items() if issubclass(family, base)]
     for part, base in (("mixer", Mixer), ("feed_forward", FeedForward))
 }
-A_PRESET = "a preset name or a TOML file"
+A_FILE = "a TOML file or a config.json"
+A_PRESET = f"a preset name, {A_FILE}"
 AN_ACCELERATOR = "an accelerator name (see `costmodel accelerators`) or a TOML file"
 HERE = Path(__file__).resolve().parent
 CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
@@ -67,7 +70,7 @@ def _names(folder: str) -> list[str]:
 
 
 def load(source: str | os.PathLike[str]) -> Architecture:
-    """An architecture by preset name, or from a TOML file.
+    """An architecture by preset name, from a TOML file, or from a Hugging Face `config.json` (or the folder that holds it).
 
     Raises CostModelError for an unknown name, an unreadable file, or a field that is unknown, missing or impossible;
     UnsupportedArchitecture for a kind of block that is not modelled.
@@ -153,7 +156,7 @@ def _accelerator(name: str) -> Accelerator:
 
 
 def _read_accelerator(path: Path) -> Accelerator:
-    data = _table(_text(path, AN_ACCELERATOR), path.name)
+    data = _table(_text(path, wanted=AN_ACCELERATOR), path.name)
     try:
         return Accelerator.model_validate(data)
     except ValidationError as error:
@@ -161,26 +164,56 @@ def _read_accelerator(path: Path) -> Accelerator:
 
 
 def read(path: Path) -> Architecture:
-    """An architecture from a TOML file."""
-    return parse(_text(path), path.name)
+    """An architecture from a TOML file or a `config.json`."""
+    if path.suffix.lower() == ".json" or path.is_dir():
+        return import_config(path).architecture
+    return parse(_text(path, MAX_FILE_BYTES), path.name)
 
 
-def _text(path: Path, wanted: str = A_PRESET) -> str:
-    shown_name = shown(path.name or str(path))
-    if path.suffix.lower() == ".json":
-        raise UnsupportedArchitecture(f"{shown_name} is JSON, which is not read yet; give {wanted}")
+def import_config(path: Path) -> Imported:
+    """A Hugging Face `config.json`, or the folder that holds one, as an architecture and what became of each field."""
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give a file")
+        path = path / "config.json"
+    return read_config(_text(path, MAX_CONFIG_BYTES), f"{path.absolute().parent.name}/{path.name}")
+
+
+def opened(name: str, data: bytes) -> tuple[Architecture, str]:
+    """An architecture from the bytes of a file that someone sends (`.json`: a `config.json`, else TOML), and a remark on it.
+
+    Raises CostModelError for a file that is too large, no text, or not understood.
+
+    >>> opened("tiny.toml", as_toml(load("gpt2")).encode())[0].params.total
+    124439808
+    """
+    is_config = name.lower().endswith(".json")
+    most = MAX_CONFIG_BYTES if is_config else MAX_FILE_BYTES
+    if len(data) > most:
+        raise CostModelError(f"{shown(name)} has {len(data):,} bytes; such a file has at most {most:,}")
     try:
-        if path.is_dir():
-            raise CostModelError(f"{shown_name} is a folder; give a TOML file in it")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CostModelError(f"{shown(name)} is not UTF-8 text; give {A_FILE}") from None
+    if not is_config:
+        return parse(text, name), ""
+    read_in = read_config(text, name)
+    assumed = ", ".join(f"{field} {value}" for field, value in read_in.assumed)
+    return read_in.architecture, f"{len(read_in.used)} fields used" + (f"; assumed: {assumed}" if assumed else "")
+
+
+def _text(path: Path, most: int = MAX_FILE_BYTES, wanted: str = A_PRESET) -> str:
+    shown_name = shown(path.name or str(path))
+    try:
         if path.exists() and not path.is_file():
             raise CostModelError(f"{shown(str(path))} is no ordinary file; give {wanted}")
         if not path.is_file():
             raise CostModelError(f"no file {shown(str(path))}; give {wanted}")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise CostModelError(f"{shown_name} has {path.stat().st_size:,} bytes; a file here has at most {MAX_FILE_BYTES:,}")
+        if path.stat().st_size > most:
+            raise CostModelError(f"{shown_name} has {path.stat().st_size:,} bytes; such a file has at most {most:,}")
         return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark in front
     except UnicodeDecodeError:
-        raise CostModelError(f"{shown_name} is not UTF-8 text; give a TOML file") from None
+        raise CostModelError(f"{shown_name} is not UTF-8 text; give {A_FILE}") from None
     except OSError as error:
         raise CostModelError(f"{shown_name} cannot be read: {error.strerror}") from None
 
@@ -200,6 +233,33 @@ def _table(text: str, name: str) -> dict[str, Any]:
         raise CostModelError(f"{shown(name)} is nested too deeply; a file here has four levels at most") from None
     except ValueError as error:  # TOMLDecodeError, and integers beyond Python's limit of digits
         raise CostModelError(f"{shown(name)} is no valid TOML: {excerpt(str(error))}") from None
+
+
+def as_toml(architecture: Architecture) -> str:
+    """An architecture as a TOML file that reads as the same one; what is at its default is left out.
+
+    >>> print(as_toml(load("gpt2"))[:46])
+    name = "gpt2"
+    title = "GPT-2"
+    maker = "OpenAI"
+    >>> parse(as_toml(load("gpt2")), "gpt2.toml") == load("gpt2")
+    True
+    """
+    return tomli_w.dumps(_stated(architecture))
+
+
+def _stated(part: BaseModel) -> dict[str, Any]:
+    """The fields of a part that differ from their defaults; a block always says its kind."""
+    values = {name: getattr(part, name) for name in type(part).model_fields}
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in type(part).model_fields.items()}
+    block = isinstance(part, (Mixer, FeedForward))
+    return {name: _data(value) for name, value in values.items() if value != defaults[name] or (block and name == "kind")}
+
+
+def _data(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _stated(value)
+    return [_data(item) for item in value] if isinstance(value, tuple) else value
 
 
 def validate(data: dict[str, Any], name: str) -> Architecture:

@@ -42,7 +42,7 @@ ContextOption = Annotated[str, typer.Option("--context", "-c", help="Tokens of c
 BatchOption = Annotated[int, typer.Option("--batch", "-b", help="Concurrent sequences.")]
 PrecisionOption = Annotated[str, typer.Option(help="Format of weights and experts: bf16, fp8, int8, int4, mxfp4, nvfp4, q4_K ...")]
 CacheOption = Annotated[str, typer.Option("--cache-precision", help="Format of the cache: bf16, fp8, int8 ...")]
-ModelArgument = Annotated[str, typer.Argument(help="A preset name (see `costmodel presets`) or a TOML file.")]
+ModelArgument = Annotated[str, typer.Argument(help="A preset name (see `costmodel presets`), a TOML file or a config.json.")]
 
 
 def emit(tables: Sequence[Table], form: Format) -> None:
@@ -103,7 +103,7 @@ def show(
 
 @app.command()
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Two or more preset names or TOML files.")],
+    models: Annotated[list[str], typer.Argument(help="Two or more preset names, TOML files or config.json files.")],
     context: ContextOption = "128k",
     batch: BatchOption = 1,
     precision: PrecisionOption = "bf16",
@@ -208,6 +208,25 @@ def report(
         write(chosen, form.value, out, length, batch)
         sys.stderr.write(f"wrote {shown(str(out))[1:-1]}\n")
     note(chosen.remarks(length))
+
+
+@app.command("import")
+def import_(
+    config: Annotated[Path, typer.Argument(help="A Hugging Face config.json, or the folder that holds it.")],
+    write: Annotated[Path | None, typer.Option("--write", "-w", help="The TOML file to write the architecture to.")] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Import a Hugging Face config.json: which fields were used, ignored and assumed, and the parameters."""
+    from costmodel.catalog import as_toml, import_config
+    from costmodel.reporting import write_text
+    from costmodel.summary import import_tables
+
+    imported = import_config(config)
+    if write is not None:
+        write_text(write, as_toml(imported.architecture))
+    emit(import_tables(imported), form)
+    if write is not None:
+        sys.stderr.write(f"wrote {shown(str(write))[1:-1]}\n")
 
 
 @app.command()

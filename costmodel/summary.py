@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from textwrap import shorten
 from typing import Any
 
 from costmodel.architecture import Architecture
@@ -10,6 +12,7 @@ from costmodel.catalog import Source, accelerator, accelerators, load, presets
 from costmodel.comparison import Stored, comparison_rows, diff_rows
 from costmodel.formula import Formula
 from costmodel.hardware import Accelerator
+from costmodel.importers import Imported
 from costmodel.memory import LADDER, capacity_rows
 from costmodel.tables import Table
 from costmodel.units import workload
@@ -132,6 +135,31 @@ def columns(names: Sequence[str]) -> list[str]:
     """
     taken = ("quantity", *names)
     return [f"{name} ({place})" if name in taken[:place] else name for place, name in enumerate(names, 1)]
+
+
+def import_tables(imported: Imported) -> list[Table]:
+    """What `costmodel import` answers: what became of each field of a config, and the parameters."""
+    told = {"used": imported.used, "ignored": imported.ignored, "assumed": imported.assumed}
+    fields = [{"field": name, "treated": how, "value": _stated(value)} for how, group in told.items() for name, value in group]
+    model, stored = imported.architecture, imported.precision
+    params = {f"params.{name}": value for name, value in model.params.as_dict().items()}
+    rows = [{"quantity": name, "value": value} for name, value in params.items()]
+    remarks = model.notes
+    if stored is not None:
+        remarks += (
+            f"published weights: {stored.weights}, experts {stored.experts}; a precision is chosen when a cost is asked for",
+        )
+    return [
+        Table("fields", f"Fields of {model.title}", fields, remarks=remarks),
+        Table("parameters", "Parameters", rows, row_units=dict.fromkeys(params, "parameters")),
+    ]
+
+
+def _stated(value: object) -> str:
+    """A value of a config as a cell: JSON, cut where it is long."""
+    if isinstance(value, str):
+        return shorten(value, 100)
+    return shorten(json.dumps(value), 100)
 
 
 def summary_tables(model: Architecture, context: int, batch: int, precision: str, cache_precision: str) -> list[Table]:

@@ -1,0 +1,293 @@
+"""Hugging Face's `config.json` as an Architecture. Every field is used, known to carry no cost, or refused by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isqrt
+from pathlib import PurePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from costmodel.architecture import Architecture
+from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
+from costmodel.importers.costless import COSTLESS, EVERYWHERE, TOKENS
+from costmodel.importers.fields import Fields, read
+from costmodel.importers.recipes import FULL, LINEAR, RECIPES, SIGLIP, SLIDING, Nested, Recipe
+from costmodel.layers import MAX_LAYERS
+from costmodel.workload import Precision, one_line
+
+MAX_CONFIG_BYTES = 1 << 20
+ENTRY = tuple[str, Any]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An architecture, and what became of each field of its config.
+
+    `used` are (field, value), `ignored` (field, why it carries no cost), `assumed` (field, what stands for a missing one).
+    `precision` is that of the published weights where the config says it in our words.
+    """
+
+    architecture: Architecture
+    used: tuple[ENTRY, ...]
+    ignored: tuple[ENTRY, ...]
+    assumed: tuple[ENTRY, ...]
+    precision: Precision | None = None
+
+
+def read_config(text: str, name: str) -> Imported:
+    """The architecture that a `config.json` describes; `name`, a file's, names it and stands in errors.
+
+    A key that is given twice is refused. Raises UnsupportedArchitecture for a model_type, a field or a value that is not
+    modelled, CostModelError for what is no config.
+
+    >>> sizes = '"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 100'
+    >>> tiny = read_config('{"model_type": "llama", "rope_theta": 1e4, ' + sizes + '}', "tiny.json")
+    >>> tiny.architecture.name, tiny.architecture.params.total
+    ('tiny', 95040)
+    >>> tiny.ignored
+    (('rope_theta', 'constants of rope'),)
+    >>> tiny.assumed[0]
+    ('num_key_value_heads', 4)
+    """
+    where = shown(name)[1:-1]
+    config = _object(text, where)
+    kind = config.get("model_type")
+    recipe = RECIPES.get(kind) if isinstance(kind, str) else None
+    if recipe is None:
+        if "model_type" not in config:
+            raise CostModelError(f"{where}: model_type is missing; give the config.json of a model")
+        raise UnsupportedArchitecture(f"{where}: no model_type {shown(kind)} is read; {did_you_mean(kind, RECIPES)}")
+    data, parts, extras = _nested(recipe, config, where) if isinstance(recipe, Nested) else _plain(recipe, config, where)
+    ignored = [entry for fields, idle in parts for entry in _ignored(fields, idle)]
+    return Imported(
+        _checked(_named(config, name) | data, where),
+        tuple(entry for fields, _ in parts for entry in fields.used.items()),
+        tuple(ignored),
+        tuple(entry for fields, _ in parts for entry in fields.assumed.items()) + extras,
+        _precision(config.get("quantization_config")),
+    )
+
+
+# text
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    if len(text) > MAX_CONFIG_BYTES:
+        raise CostModelError(f"{where} has {len(text):,} characters; a config has at most {MAX_CONFIG_BYTES:,}")
+    try:
+        data = json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise CostModelError(f"{where} is nested too deeply; a config has three levels") from None
+    except CostModelError as error:
+        raise CostModelError(f"{where}: {error}") from None
+    except ValueError as error:  # JSONDecodeError, and integers beyond Python's limit of digits
+        raise CostModelError(f"{where} is no valid JSON: {excerpt(str(error))}") from None
+    if not isinstance(data, dict):
+        raise CostModelError(f"{where}: got {shown(data)}; give an object of a config's fields")
+    return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise CostModelError(f"{shown(twice)} is given twice; give it once")
+    return data
+
+
+def _named(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Name, title, maker and source: from `_name_or_path`, else from the file, or the folder of a `config.json`."""
+    published = config.get("_name_or_path")
+    published = published if isinstance(published, str) else ""
+    file = PurePath(name.replace("\\", "/"))
+    own = file.stem if file.stem != "config" else file.parent.name
+    title, known = next(
+        (title, known)
+        for text in (PurePath(published).name, own, config["model_type"])
+        if (title := "".join(filter(str.isprintable, text))[:200]) and (known := _sanitised(title))
+    )
+    organisation = re.fullmatch(r"([\w.-]+)/[\w.-]+", published[:200], re.ASCII)
+    maker = organisation[1] if organisation and organisation[1].strip(".") else "unknown"
+    return {"name": known, "title": title, "maker": maker, "source": f"config.json of {title}, model_type {config['model_type']}"}
+
+
+def _sanitised(text: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).lstrip("._-")[:80]
+
+
+def _checked(data: dict[str, Any], where: str) -> Architecture:
+    try:
+        return Architecture.model_validate(data)
+    except ValidationError as error:
+        raise CostModelError(one_line(error, Architecture, f"{where}: ")) from None
+
+
+# one language model, alone or beside a vision tower
+
+Read = tuple[dict[str, Any], tuple[tuple[Fields, Mapping[str, str]], ...], tuple[ENTRY, ...]]
+
+
+def _plain(recipe: Recipe, config: object, where: str, inside: str = "") -> Read:
+    """An architecture's data, the fields read and which may stay idle, and what is assumed beside the fields."""
+    fields = Fields(config, where, inside, defaults=recipe.defaults, aliases=recipe.aliases)
+    fields.expect({**EVERYWHERE, **recipe.only})
+    _check_class(fields, recipe.implementation)
+    _check_rope(fields)
+    data: dict[str, Any] = {
+        "hidden_size": fields.size("hidden_size"),
+        "vocab_size": fields.size("vocab_size"),
+        "max_position_embeddings": fields.optional("max_position_embeddings"),
+        "tie_word_embeddings": fields.flag("tie_word_embeddings"),
+        "position_embeddings": recipe.positions(fields) if recipe.positions else None,
+        "norm": dict(recipe.norm),
+        "notes": recipe.notes,
+        **_layers(recipe, fields),
+    }
+    modules = recipe.mtp(fields) if callable(recipe.mtp) else recipe.mtp
+    if modules:
+        data["mtp"] = {"modules": modules, "layer": data.pop("last")}
+    data.pop("last", None)
+    says_nothing = modules and not callable(recipe.mtp)
+    return data, ((fields, recipe.idle),), (("multi-token-prediction modules", modules),) if says_nothing else ()
+
+
+def _nested(recipe: Nested, config: object, where: str) -> Read:
+    top = Fields(config, where, defaults=recipe.defaults, aliases={})
+    top.expect(EVERYWHERE)
+    _check_class(top, recipe.implementation)
+    text = RECIPES[recipe.text]
+    assert isinstance(text, Recipe)
+    within = top.value("text_config")
+    data, parts, extras = _plain(text, within, where, "text_config.")
+    if within.get("model_type", recipe.text) != recipe.text:
+        parts[0][0].unmodelled("model_type", within["model_type"], f"only {recipe.text} is")
+    if top.flag("tie_word_embeddings") != data["tie_word_embeddings"]:
+        top.wrong("tie_word_embeddings", top.value("tie_word_embeddings"), "the same as in text_config")
+    tower = Fields(top.value("vision_config"), where, "vision_config.", defaults=SIGLIP.defaults, aliases={})
+    tower.expect({**EVERYWHERE, **SIGLIP.only})
+    data["vision"] = _tower(tower, top)
+    top.used |= dict.fromkeys(("text_config", "vision_config"), "its fields follow")
+    return data, ((top, {}), *parts, (tower, {})), extras
+
+
+def _tower(tower: Fields, top: Fields) -> dict[str, Any]:
+    sizes = read(SIGLIP.sizes, tower)
+    tokens = top.size("mm_tokens_per_image")
+    side, row = sizes["image_size"] // sizes["patch_size"], isqrt(tokens)
+    if row * row != tokens or side % row:
+        top.unmodelled("mm_tokens_per_image", tokens, f"only squares whose side divides the {side:,} patches of a side are")
+    blocks = {"mixer": read(SIGLIP.attention, tower), "feed_forward": read(SIGLIP.feed_forward, tower)}
+    return sizes | blocks | {"tokens_per_image": tokens}
+
+
+def _check_class(fields: Fields, implementation: str) -> None:
+    """A class for another task has another head."""
+    if fields.given("model_type"):
+        fields.value("model_type")
+    if fields.given("architectures"):
+        names = fields.value("architectures")
+        if not isinstance(names, list):
+            fields.wrong("architectures", names, f"a list such as [{implementation!r}]")
+        other = next((name for name in names if name != implementation), None)
+        if other is not None:
+            fields.unmodelled("architectures", other, f"only {implementation} is")
+
+
+def _check_rope(fields: Fields) -> None:
+    """A share of a head that rope turns, stated inside rope's constants, moves to where it is read, or is refused."""
+    part = "partial_rotary_factor"
+    for name in ("rope_parameters", "rope_scaling"):
+        outer = fields.data.get(name)
+        inner = [outer, *outer.values()] if isinstance(outer, dict) else []
+        for share in [one[part] for one in inner if isinstance(one, dict) and part in one]:
+            if part in fields.defaults:
+                fields.spellings.setdefault(part, [f"{name}.{part}"])
+                if fields.data.setdefault(part, share) != share:
+                    fields.wrong(part, share, f"the same {part} everywhere")
+            elif share != 1:
+                fields.unmodelled(name, share, f"{part} is not read for this model_type")
+
+
+# layers
+
+
+def _layers(recipe: Recipe, fields: Fields) -> dict[str, Any]:
+    """Groups of equal layers, their order, and the group of the last layer."""
+    depth = fields.size("num_hidden_layers", high=MAX_LAYERS)
+    kinds = list(zip(recipe.mixers(fields, depth), recipe.sparse(fields, depth), strict=True))
+    names = _names(kinds)
+    order = [names[kind] for kind in kinds]
+    groups = [
+        {
+            "name": name,
+            "count": order.count(name),
+            "mixer": _mixer(recipe, mixer, fields),
+            "feed_forward": read(recipe.experts if sparse else recipe.dense, fields),
+        }
+        for (mixer, sparse), name in names.items()
+    ]
+    return {"layers": groups, "pattern": _pattern(order), "last": order[-1]}
+
+
+def _names(kinds: Sequence[tuple[str, bool]]) -> dict[tuple[str, bool], str]:
+    """A name for each kind of layer, in order of appearance: by what tells it from the others."""
+    mixers, sparsities = {mixer for mixer, _ in kinds}, {sparse for _, sparse in kinds}
+    called = {SLIDING: "local", LINEAR: "deltanet", FULL: "attention" if LINEAR in mixers else "global"}
+    names = {}
+    for mixer, sparse in dict.fromkeys(kinds):
+        parts = [called[mixer]] if len(mixers) > 1 else []
+        parts += ["moe" if sparse else "dense"] if len(sparsities) > 1 or not parts else []
+        names[mixer, sparse] = "-".join(parts)
+    return names
+
+
+def _mixer(recipe: Recipe, kind: str, fields: Fields) -> dict[str, Any]:
+    if kind == LINEAR:
+        return read(recipe.linear, fields)
+    block = read(recipe.attention, fields)
+    if kind == SLIDING:
+        block["sliding_window"] = recipe.window(fields)
+        if block["sliding_window"] is None:
+            fields.wrong("sliding_window", None, "the window of the layers that layer_types calls sliding_attention")
+    return block
+
+
+def _pattern(order: Sequence[str]) -> tuple[str, ...]:
+    """The shortest pattern that repeats to the order; empty where each group's layers lie together."""
+    changes = sum(one != other for one, other in pairwise(order))
+    if changes < len(set(order)):
+        return ()
+    return next(tuple(order[:period]) for period in range(1, len(order) + 1) if order[period:] == order[: len(order) - period])
+
+
+# what is left
+
+
+def _ignored(fields: Fields, idle: Mapping[str, str]) -> list[ENTRY]:
+    """The fields nothing asked for, and why they may be; a field that could carry a cost is refused."""
+    told = []
+    for name in fields.left():
+        why = "names tokens" if name.endswith(TOKENS) else COSTLESS.get(name) or idle.get(name)
+        if why is None:
+            raise UnsupportedArchitecture(
+                f"{fields.where}: field {shown(fields.inside + name)} is not known for this model_type, and could carry a cost; "
+                "write the architecture as TOML (see `costmodel schema`)"
+            )
+        told.append((fields.inside + name, why))
+    return told
+
+
+def _precision(stored: object) -> Precision | None:
+    """The precision of published weights: DeepSeek's fp8 blocks, or mxfp4 experts."""
+    if not isinstance(stored, dict):
+        return None
+    if stored.get("quant_method") == "fp8" and stored.get("weight_block_size") == [128, 128]:
+        return Precision.named("fp8")
+    return Precision.named("mxfp4") if stored.get("quant_method") == "mxfp4" else None
