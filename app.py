@@ -2,10 +2,13 @@
 
 import streamlit as st
 
+from costmodel.live import asset
 from costmodel.ui import PAGES, frame
 
-st.set_page_config(page_title="costmodel", page_icon=":material/calculate:", layout="wide")
-pages = [st.Page(page, title=title, icon=icon, url_path=path, default=not place) for place, (path, title, icon, page) in enumerate(PAGES)]
+st.set_page_config(page_title="costmodel", page_icon=asset("icon.svg"), layout="wide")
+pages = [
+    st.Page(page, title=title, icon=icon, url_path=path, default=not place) for place, (path, title, icon, page) in enumerate(PAGES)
+]
 page = st.navigation(pages, position="top")
 frame.open_link()
 with st.sidebar:

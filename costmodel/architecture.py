@@ -166,7 +166,9 @@ class Architecture(Quantities, Checked):
         rows = [row for row in self._layer_rows(Pass()) if row.op.kind == "expert_linear"]
         numbers = {row.group: (row.op.cost.weights[0], row.binding) for row in reversed(rows)}
         return {
-            group.name: replace(weight, **{part: getattr(weight, part).xreplace(binding) for part in ("copies", "active", "touched")})
+            group.name: replace(
+                weight, **{part: getattr(weight, part).xreplace(binding) for part in ("copies", "active", "touched")}
+            )
             for group in self.layers
             if group.name in numbers
             for weight, binding in [numbers[group.name]]

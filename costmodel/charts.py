@@ -192,11 +192,20 @@ def landscape(rows: Sequence[dict[str, Any]], against: str, along: str, scenario
             traces.append(_family(of_kind, str(kind), place, against, unit, along_dates, scenario, {*best, *chosen}))
     if not along_dates:
         edge = frontier(rows, against)
-        drawn = {"type": "scatter", "mode": "lines", "name": "frontier: larger, and cheaper than all larger ones", "hoverinfo": "skip"}
+        drawn = {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "frontier: larger, and cheaper than all larger ones",
+            "hoverinfo": "skip",
+        }
         where = {"x": [row["params_total"] for row in edge], "y": [row[against] for row in edge]}
         traces.insert(0, {**drawn, **where, "line": {"color": GREY, "dash": "dot", "width": 1.5}})
     values = [row[against] for row in rows]
-    x = {"title": {"text": "released"}} if along_dates else _log_axis("parameters", _ticks([r["params_total"] for r in rows]), count)
+    x = (
+        {"title": {"text": "released"}}
+        if along_dates
+        else _log_axis("parameters", _ticks([r["params_total"] for r in rows]), count)
+    )
     base = 8 if unit == "bytes" else 10
     y = _log_axis(LANDSCAPE_TITLES[against], _ticks(values, base), lambda value: quantity(value, unit, scenario.units))
     return {"data": traces, "layout": _layout("landscape", xaxis=x, yaxis=y, clickmode="event+select")}
@@ -228,10 +237,16 @@ def _family(
     }
 
 
-def waterfall(start: dict[str, Any], steps: Sequence[dict[str, Any]], end: dict[str, Any], name: str, unit: str, units: str) -> Figure:
+def waterfall(
+    start: dict[str, Any], steps: Sequence[dict[str, Any]], end: dict[str, Any], name: str, unit: str, units: str
+) -> Figure:
     """The walk from one model to another, one bar a change, in one quantity: down is less. Read from the top."""
     used = [step for step in steps if step[name]]
-    bars = [(start["change"], start[name], "absolute"), *((s["change"], s[name], "relative") for s in used), (end["change"], end[name], "total")]
+    bars = [
+        (start["change"], start[name], "absolute"),
+        *((s["change"], s[name], "relative") for s in used),
+        (end["change"], end[name], "total"),
+    ]
     told = [quantity(value, unit, units) if kind != "relative" else _signed(value, unit, units) for _, value, kind in bars]
     return {
         "data": [
@@ -391,7 +406,9 @@ def table_rows(figure: Figure) -> list[dict[str, Any]]:
     rows = []
     for trace in figure["data"]:
         if trace["type"] == "icicle":
-            rows += [{"part": p, "value": v, "text": t} for p, v, t in zip(trace["ids"], trace["values"], trace["text"], strict=True)]
+            rows += [
+                {"part": p, "value": v, "text": t} for p, v, t in zip(trace["ids"], trace["values"], trace["text"], strict=True)
+            ]
             continue
         texts = trace.get("hovertext") or trace.get("text") or [""] * len(trace["x"])
         named = trace.get("name", "")

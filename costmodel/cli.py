@@ -246,6 +246,7 @@ def schema(form: FormatOption = Format.json) -> None:
 def dashboard() -> None:
     """Open the dashboard in a browser (needs streamlit: the extra called app)."""
     import subprocess
+    import tomllib
     from importlib.util import find_spec
 
     from costmodel.catalog import bundled
@@ -253,7 +254,9 @@ def dashboard() -> None:
 
     if find_spec("streamlit") is None:
         raise CostModelError("the dashboard needs streamlit, which is not installed; run: pip install 'costmodel[app]'")
-    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), "--browser.gatherUsageStats=false"]
+    settings = tomllib.loads(bundled(".streamlit/config.toml").read_text(encoding="utf-8"))
+    flags = [f"--{section}.{name}={value}" for section, own in settings.items() for name, value in own.items()]
+    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), *flags]
     raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - no text of a user's in it
 
 

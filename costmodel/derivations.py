@@ -18,10 +18,11 @@ from costmodel.families import Family, family
 from costmodel.formula import Formula
 from costmodel.printing import spreadsheet_block
 from costmodel.scenario import Scenario
-from costmodel.symbols import LATEX_NAMES, LETTERS, B, S, T, d_model
+from costmodel.symbols import LATEX_NAMES, LETTERS, B, S, d_model
 from costmodel.tables import Table
 from costmodel.units import quantity as told
 from costmodel.units import workload
+
 
 def derivation_tables(name: str, preset: str | None, context: int, batch: int) -> list[Table]:
     """What `costmodel derive` answers: each formula of a family in letters, with a preset's numbers, and its value."""

@@ -68,4 +68,12 @@ def _series(model: Architecture, scenario: Scenario, quantity: str, place: int) 
 def _slider(name: str, label: str, low: int, high: int, value: int, step: int) -> dict[str, Any]:
     """A slider with logarithmic places; it stops at multiples of `step`."""
     start = min(max(value, low), min(high, MAX_WHOLE))
-    return {"name": name, "label": label, "low": low, "high": high, "value": start, "step": step, "help": f"{label}: drag, or use the arrow keys"}
+    return {
+        "name": name,
+        "label": label,
+        "low": low,
+        "high": high,
+        "value": start,
+        "step": step,
+        "help": f"{label}: drag, or use the arrow keys",
+    }

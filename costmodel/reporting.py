@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import accelerator, Source, as_architecture, reference_value
+from costmodel.catalog import Source, accelerator, as_architecture, reference_value
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.live import live_chart
 from costmodel.scenario import Scenario
 from costmodel.sentences import cache_sentence, usual_lines, verdict
 from costmodel.summary import comparison_table
 from costmodel.tables import Table, as_csv, as_json, as_markdown, escape_markdown
-from costmodel.webpage import as_html
 from costmodel.units import binary_bytes, count, flop, tokens, whole
+from costmodel.webpage import as_html
 
 CONTEXTS = (4_096, 32_768, 131_072, 1_048_576)
 FORMATS = ("md", "json", "csv", "html")
@@ -263,7 +263,9 @@ def scenario_file(form: str, models: Sequence[Architecture], scenario: Scenario)
     ['name', 'context', 'batch']
     """
     stored = (scenario.weights, scenario.cache)
-    table = comparison_table(models, **scenario.at, precision=stored[0], cache_precision=stored[1], by_quantity=form in ("md", "html"))
+    table = comparison_table(
+        models, **scenario.at, precision=stored[0], cache_precision=stored[1], by_quantity=form in ("md", "html")
+    )
     if form == "html":
         device = accelerator(scenario.accelerator)
         words = [verdict(models, scenario, device), cache_sentence(models, scenario), usual_lines(models, scenario)]

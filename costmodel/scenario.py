@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 from pydantic import Field
 
 from costmodel.architecture import Architecture
-from costmodel.memory import Capacity, capacity
-from costmodel.catalog import accelerator, accelerators, presets
+from costmodel.catalog import accelerators, presets
 from costmodel.errors import CostModelError, did_you_mean, excerpt, shown
 from costmodel.formula import Formula
+from costmodel.memory import Capacity, capacity
 from costmodel.units import MAX_WHOLE, parse_tokens, tokens, whole
 from costmodel.workload import ELEMENT_BYTES, FORMATS, Checked, Precision
 
@@ -126,7 +126,9 @@ class Scenario(Checked):
 
     def room(self, model: Architecture) -> Capacity:
         """What fits on the chosen devices."""
-        return capacity(model, self.accelerator, self.devices, **self.at, precision=self.weights, cache_precision=self.cache, view=self.view)
+        return capacity(
+            model, self.accelerator, self.devices, **self.at, precision=self.weights, cache_precision=self.cache, view=self.view
+        )
 
     def command(self, verb: str, *models: str) -> str:
         """The command line that gives the same numbers."""

@@ -66,9 +66,11 @@ def chart_words(models: Sequence[Architecture], scenario: Scenario) -> str:
 
 def usual_lines(models: Sequence[Architecture], scenario: Scenario) -> str:
     """What the usual formula, 2 L H d for every layer alike, would say, and how far off it is."""
-    return "The usual formula 2 L H d (layers, KV heads, head width) would say: " + "; ".join(
-        f"{model.title} {_usual(model, scenario)}" for model in models
-    ) + "."
+    return (
+        "The usual formula 2 L H d (layers, KV heads, head width) would say: "
+        + "; ".join(f"{model.title} {_usual(model, scenario)}" for model in models)
+        + "."
+    )
 
 
 def _usual(model: Architecture, scenario: Scenario) -> str:
@@ -104,9 +106,7 @@ def landscape_sentence(rows: Sequence[dict[str, Any]], against: str, scenario: S
     """Whether bigger is dearer, in words: the rank correlation over all models, and who is on the frontier."""
     best = frontier(rows, against)
     named = ", ".join(row["title"] for row in best)
-    dearer = sum(
-        one["params_total"] > other["params_total"] and one[against] > other[against] for one in rows for other in rows
-    )
+    dearer = sum(one["params_total"] > other["params_total"] and one[against] > other[against] for one in rows for other in rows)
     cheaper = sum(one["params_total"] > other["params_total"] and one[against] < other[against] for one in rows for other in rows)
     share = cheaper / (cheaper + dearer) if cheaper + dearer else 0.0
     return (
@@ -132,7 +132,9 @@ def experts_sentence(models: Sequence[Architecture]) -> str:
     rows = touched_rows(models)
     if not rows:
         return "None of the chosen models has routed experts: all their parameters work on every token."
-    half = [(row, next((n for n, hit in zip(BATCHES, row["touched"], strict=True) if hit >= row["experts"] / 2), None)) for row in rows]
+    half = [
+        (row, next((n for n, hit in zip(BATCHES, row["touched"], strict=True) if hit >= row["experts"] / 2), None)) for row in rows
+    ]
     told = [
         f"{row['title']} uses {row['used']} of {row['experts']} experts for a token"
         + (f" and reads half of them from {tokens(batch)} tokens on" if batch else "")

@@ -8,7 +8,7 @@ from textwrap import shorten
 from typing import Any
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import Source, accelerator, accelerators, load, presets
+from costmodel.catalog import Source, accelerator, accelerators
 from costmodel.comparison import Stored, comparison_rows, diff_rows
 from costmodel.formula import Formula
 from costmodel.hardware import Accelerator

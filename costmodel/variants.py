@@ -94,7 +94,7 @@ def edited(model: Architecture, changes: Mapping[str, Value]) -> Architecture:
     for path, value in sorted(changes.items(), key=lambda change: change[0].count("/") + 2 * (change[0].endswith("/count"))):
         _change(data, groups, path, value)
     data["layers"] = [group for group in groups.values() if group["count"] != 0]
-    if any(path.endswith("/count") or "/" not in path and path not in TOP for path in changes):
+    if any(path.endswith("/count") or ("/" not in path and path not in TOP) for path in changes):
         data["pattern"] = ()
     data["reference"] = ()
     return validate(data, f"{model.name} with changes")
@@ -129,9 +129,11 @@ def _taken(own: str, groups: dict[str, dict[str, Any]], value: Value) -> LayerGr
     if not isinstance(value, str):
         raise CostModelError(f"got {shown(value)}; name a layer group to take, such as deepseek-v3/moe")
     preset, _, name = value.rpartition("/")
-    known = {group.name: group for group in load(preset).layers} if preset else {
-        key: LayerGroup.model_validate(group) for key, group in groups.items()
-    }
+    known = (
+        {group.name: group for group in load(preset).layers}
+        if preset
+        else {key: LayerGroup.model_validate(group) for key, group in groups.items()}
+    )
     if name not in known:
         raise CostModelError(f"{preset or own} has no layer group {shown(name)}; {did_you_mean(name, known)}")
     return known[name]

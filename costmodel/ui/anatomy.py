@@ -19,7 +19,7 @@ def page() -> None:
         model = frame.model_picker()
     if model is None:
         return
-    name = right.selectbox("Of what", QUANTITIES, format_func=WHAT.get, key="quantity", **frame.BOUND)
+    name = right.selectbox("Of what", QUANTITIES, format_func=WHAT.__getitem__, key="quantity", **frame.BOUND)
     formula = now.formula(model, name)
     rows = part_rows(formula, now.inputs(formula))
     words = anatomy_sentence(model, now, rows)

@@ -22,7 +22,7 @@ def page() -> None:
         last = frame.model_picker("To", "other", place=1)
     if first is None or last is None:
         return
-    name = columns[2].selectbox("In", list(DIFFERENCES), format_func=WHAT.get, key="quantity", **frame.BOUND)
+    name = columns[2].selectbox("In", list(DIFFERENCES), format_func=WHAT.__getitem__, key="quantity", **frame.BOUND)
     weights = columns[3].selectbox("Its weights", CHOICES["weights"], CHOICES["weights"].index(now.weights), key="to_weights")
     cache = columns[4].selectbox("Its cache", CHOICES["cache"], CHOICES["cache"].index(now.cache), key="to_cache")
     stored = {"precision": (now.weights, weights), "cache_precision": (now.cache, cache)}

@@ -18,7 +18,7 @@ def page() -> None:
         model = frame.model_picker()
     if model is None:
         return
-    name = right.selectbox("Quantity", QUANTITIES, format_func=WHAT.get, key="quantity", **frame.BOUND)
+    name = right.selectbox("Quantity", QUANTITIES, format_func=WHAT.__getitem__, key="quantity", **frame.BOUND)
     steps = derivation(model, now, name)
     st.subheader("In letters, layer by layer")
     for part in steps.parts:

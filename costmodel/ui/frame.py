@@ -16,7 +16,7 @@ from costmodel.sentences import verdict
 from costmodel.tables import Table, readable_rows
 from costmodel.units import tokens
 
-BOUND = {"bind": "query-params"}
+BOUND: dict[str, Any] = {"bind": "query-params"}
 DEFINED = {
     "context": "tokens of each sequence: prompt and answer so far",
     "batch": "sequences served at the same time, each with its own cache",
@@ -70,7 +70,9 @@ def controls() -> None:
     names = [*own_models(), *presets()]
     st.multiselect("Models", names, key="models", max_selections=MAX_MODELS, **BOUND)
     here = st.session_state["context"]
-    st.select_slider("Tokens of context", sorted({*STOPS, here}), key="context", format_func=tokens, help=DEFINED["context"], **BOUND)
+    st.select_slider(
+        "Tokens of context", sorted({*STOPS, here}), key="context", format_func=tokens, help=DEFINED["context"], **BOUND
+    )
     st.number_input("Concurrent sequences", 1, 1_000_000, key="batch", help=DEFINED["batch"], **BOUND)
     left, right = st.columns(2)
     left.selectbox("Weights", CHOICES["weights"], key="weights", help=DEFINED["weights"], **BOUND)

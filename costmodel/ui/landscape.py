@@ -17,7 +17,7 @@ def page() -> None:
     """Every preset as a point; a click adds the model to the chosen ones."""
     now = frame.scenario()
     left, right = st.columns(2)
-    against = left.selectbox("Height", list(AXES), format_func=LANDSCAPE_TITLES.get, key="height", **frame.BOUND)
+    against = left.selectbox("Height", list(AXES), format_func=LANDSCAPE_TITLES.__getitem__, key="height", **frame.BOUND)
     along = right.radio("Along", ["size", "date"], key="along", horizontal=True, **frame.BOUND)
     rows = landscape_rows([*(load(name) for name in presets()), *frame.own_models().values()], now)
     words = landscape_sentence(rows, against, now)

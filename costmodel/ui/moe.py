@@ -16,7 +16,12 @@ def page() -> None:
     now, models = frame.scenario(), frame.chosen()
     rows = landscape_rows([*(load(name) for name in presets()), *frame.own_models().values()], now)
     words = experts_sentence(models)
-    frame.figure(active_total(rows, now.models), "Active against total parameters of every model, with lines at 100, 10, 5 and 3 %.", "active", height=480)
+    frame.figure(
+        active_total(rows, now.models),
+        "Active against total parameters of every model, with lines at 100, 10, 5 and 3 %.",
+        "active",
+        height=480,
+    )
     st.subheader("Experts that a pass reads")
     st.markdown(f"**{frame.literal(words)}**")
     experts = [model for model in models if model.experts]

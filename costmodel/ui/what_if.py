@@ -38,8 +38,12 @@ def page() -> None:
     st.markdown(f"**{frame.literal(words)}**")
     frame.table(comparison_table([changed, base], now.context, now.batch, now.weights, now.cache))
     with st.container(horizontal=True):
-        st.download_button("Save as TOML", as_toml(changed), f"{changed.name}.toml", "application/toml", on_click="ignore", icon=":material/save:")
-        st.button("Keep as a model", on_click=_keep, args=(changed,), help="Adds it to the models of this session", icon=":material/add:")
+        st.download_button(
+            "Save as TOML", as_toml(changed), f"{changed.name}.toml", "application/toml", on_click="ignore", icon=":material/save:"
+        )
+        st.button(
+            "Keep as a model", on_click=_keep, args=(changed,), help="Adds it to the models of this session", icon=":material/add:"
+        )
         st.button("Undo all changes", on_click=_reset, disabled=not now.edit, icon=":material/undo:")
     if now.edit:
         st.subheader("What the changes cost")
@@ -76,7 +80,13 @@ def _editor(base: Architecture, shown: Architecture) -> None:
 def _widget(base: Architecture, knob: Knob) -> None:
     key = f"{EDITOR}{base.name}/{knob.path}"
     st.session_state[key] = knob.value
-    told: dict[str, Any] = {"key": key, "help": knob.meaning or None, "on_change": _edit, "args": (base.name, knob.path), "width": 230}
+    told: dict[str, Any] = {
+        "key": key,
+        "help": knob.meaning or None,
+        "on_change": _edit,
+        "args": (base.name, knob.path),
+        "width": 230,
+    }
     if knob.choices:
         st.selectbox(knob.label, knob.choices, format_func=_said, **told)
     else:
@@ -108,7 +118,14 @@ def _take(base: Architecture, group: str) -> None:
         key = f"{EDITOR}{base.name}/{path}"
         names = list(groups_to_take(others, part))
         st.session_state[key] = read_edits(st.session_state["edits"]).get(path)
-        column.selectbox(f"{part} taken from", [None, *names], format_func=lambda name: name or "itself", key=key, on_change=_edit, args=(base.name, path))
+        column.selectbox(
+            f"{part} taken from",
+            [None, *names],
+            format_func=lambda name: name or "itself",
+            key=key,
+            on_change=_edit,
+            args=(base.name, path),
+        )
 
 
 def _reset() -> None:
