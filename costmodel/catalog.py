@@ -165,18 +165,29 @@ def _read_accelerator(path: Path) -> Accelerator:
 
 def read(path: Path) -> Architecture:
     """An architecture from a TOML file or a `config.json`."""
-    if path.suffix.lower() == ".json" or path.is_dir():
+    if path.suffix.lower() == ".json" or _is_folder(path):
         return import_config(path).architecture
     return parse(_text(path, MAX_FILE_BYTES), path.name)
 
 
 def import_config(path: Path) -> Imported:
-    """A Hugging Face `config.json`, or the folder that holds one, as an architecture and what became of each field."""
-    if path.is_dir():
+    """A Hugging Face `config.json`, or the folder that holds one, as an architecture and what became of each field.
+
+    Raises UnsupportedArchitecture for a model_type, a field or a value that is not modelled.
+    """
+    if _is_folder(path):
         if not (path / "config.json").is_file():
-            raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give a file")
+            raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; {GIVE}")
         path = path / "config.json"
-    return read_config(_text(path, MAX_CONFIG_BYTES), f"{path.absolute().parent.name}/{path.name}")
+    text = _text(path, MAX_CONFIG_BYTES)
+    return read_config(text, f"{path.absolute().parent.name}/{path.name}")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long for a file's name: said when it is read
+        return False
 
 
 def opened(name: str, data: bytes) -> tuple[Architecture, str]:

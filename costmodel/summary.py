@@ -146,9 +146,8 @@ def import_tables(imported: Imported) -> list[Table]:
     rows = [{"quantity": name, "value": value} for name, value in params.items()]
     remarks = model.notes
     if stored is not None:
-        remarks += (
-            f"published weights: {stored.weights}, experts {stored.experts}; a precision is chosen when a cost is asked for",
-        )
+        told_stored = f"published weights are {stored.weights}, experts {stored.experts}"
+        remarks += (f"{told_stored}; costs are in bf16 unless a precision is chosen",)
     return [
         Table("fields", f"Fields of {model.title}", fields, remarks=remarks),
         Table("parameters", "Parameters", rows, row_units=dict.fromkeys(params, "parameters")),

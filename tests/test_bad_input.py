@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import costmodel as cm
 from costmodel.catalog import MAX_FILE_BYTES, bundled, parse, validate
 from costmodel.cli import main
+from costmodel.importers import MAX_CONFIG_BYTES
 from costmodel.units import parse_tokens, whole
 
 HUGE = 10**5000
@@ -219,7 +220,13 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "escape.toml": ("\x1b[31m = 1", ("no valid TOML",)),
     "twice.toml": ("name = 1\nname = 2", ("no valid TOML",)),
     "yaml.toml": ("name: gpt2\n", ("no valid TOML",)),
-    "config.json": ("{}", ("config.json",)),
+    "config.json": ("{}", ("config.json", "model_type is missing")),
+    "binary.json": (bytes(range(256)) * 4, ("not UTF-8",)),
+    "utf16.json": ('{"model_type": "gpt2"}'.encode("utf-16"), ("not UTF-8",)),
+    "big.json": (" " * (MAX_CONFIG_BYTES + 1), ("1,048,577 bytes", "at most")),
+    "brackets.json": ("[" * 100_000, ("nested too deeply",)),
+    "toml.json": (GPT2, ("no valid JSON",)),
+    "CONFIG.JSON": ('{"model_type": "mamba"}', ("'mamba'",)),
     "nan.toml": (toml(hidden_size="nan"), ("hidden_size", "nan")),
     "inf.toml": (toml(hidden_size="-inf"), ("hidden_size", "inf")),
     "float.toml": (toml(hidden_size="768.0"), ("hidden_size", "768.0")),
@@ -288,7 +295,7 @@ class BytesPath:
 
 @pytest.mark.parametrize("source", [None, True, 5, 1.5, HUGE, [], {}, b"gpt2", object(), BytesPath(), np.array([1])], ids=kind_of)
 def test_load_takes_names_and_paths(source: Any) -> None:
-    refused(lambda: cm.load(source), "load got", "give a preset name or a TOML file")
+    refused(lambda: cm.load(source), "load got", "give a preset name, a TOML file or a config.json")
     refused(lambda: cm.report(source), "load got")
     refused(lambda: cm.compare([source]), "load got")
     refused(lambda: cm.diff("gpt2", source), "load got")

@@ -28,6 +28,7 @@ COMMANDS: dict[str, list[str]] = {
     "compare": ["compare", "deepseek-v3", "kimi-k2"],
     "diff": ["diff", "deepseek-v3", "kimi-k2"],
     "derive": ["derive", "mla", "--preset", "deepseek-v3"],
+    "import": ["import", str(Path(__file__).parent / "configs" / "deepseek-v3.json")],
 }
 FAMILIES = ("gqa", "mha", "mqa", "sliding-window", "sliding_window", "MLA", "gated_deltanet", "gated-deltanet", "mlp", "moe")
 Run = tuple[int, str, str]
@@ -200,6 +201,26 @@ def test_remarks_go_to_stderr_beside_data_and_below_the_table_in_markdown(capsys
     assert remark in out
     assert remark in err
     assert run(capsys, "show", "gpt2", "-c", "1024")[2] == ""
+
+
+def test_import_tells_every_field_and_writes_the_architecture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config, written = COMMANDS["import"][1], tmp_path / "mine.toml"
+    status, text, err = run(capsys, "import", config, "--write", str(written), "-f", "json")
+    assert status == 0
+    note, wrote = err.splitlines()
+    assert note == "note: published weights are fp8, experts fp8; costs are in bf16 unless a precision is chosen"
+    assert wrote.startswith("wrote ")
+    data = json.loads(text)
+    told = {row["field"]: (row["treated"], row["value"]) for row in data["fields"]}
+    assert told["kv_lora_rank"] == ("used", "512")
+    assert told["rope_theta"] == ("ignored", "constants of rope")
+    assert set(json.loads(Path(config).read_text())) <= set(told)
+    assert data["parameters"][0] == {"quantity": "params.total", "value": 671_026_419_200}
+    assert cm.load(written) == cm.load(config)
+    assert rows_of(run(capsys, "show", str(written), "-f", "csv")[1]) == rows_of(run(capsys, "show", config, "-f", "csv")[1])
+    for wrong in (["import", "deepseek-v3"], ["import", "gpt2.toml"], ["import", config, "--write", str(tmp_path)]):
+        status, out, err = run(capsys, *wrong)
+        assert (status, out, err.count("\n")) == (2, "", 1)
 
 
 # help, schema, mistakes

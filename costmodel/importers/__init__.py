@@ -52,8 +52,8 @@ def read_config(text: str, name: str) -> Imported:
     ('tiny', 95040)
     >>> tiny.ignored
     (('rope_theta', 'constants of rope'),)
-    >>> tiny.assumed[0]
-    ('num_key_value_heads', 4)
+    >>> dict(tiny.assumed)["num_key_value_heads"]
+    4
     """
     where = shown(name)[1:-1]
     config = _object(text, where)
@@ -148,14 +148,18 @@ def _plain(recipe: Recipe, config: object, where: str, inside: str = "") -> Read
         "position_embeddings": recipe.positions(fields) if recipe.positions else None,
         "norm": dict(recipe.norm),
         "notes": recipe.notes,
-        **_layers(recipe, fields),
     }
+    data["layers"], data["pattern"], draft = _layers(recipe, fields)
+    stated = callable(recipe.mtp)
     modules = recipe.mtp(fields) if callable(recipe.mtp) else recipe.mtp
-    if modules:
-        data["mtp"] = {"modules": modules, "layer": data.pop("last")}
-    data.pop("last", None)
-    says_nothing = modules and not callable(recipe.mtp)
-    return data, ((fields, recipe.idle),), (("multi-token-prediction modules", modules),) if says_nothing else ()
+    if modules and draft:
+        data["mtp"] = {"modules": modules, "layer": draft}
+    elif modules and stated:
+        fields.unmodelled(
+            "num_nextn_predict_layers", modules, "a module repeats a mixture layer with full attention, and none is here"
+        )
+    unstated = () if stated or not modules else (("multi-token-prediction modules", modules if draft else 0),)
+    return data, ((fields, recipe.idle),), unstated
 
 
 def _nested(recipe: Nested, config: object, where: str) -> Read:
@@ -218,8 +222,8 @@ def _check_rope(fields: Fields) -> None:
 # layers
 
 
-def _layers(recipe: Recipe, fields: Fields) -> dict[str, Any]:
-    """Groups of equal layers, their order, and the group of the last layer."""
+def _layers(recipe: Recipe, fields: Fields) -> tuple[list[dict[str, Any]], tuple[str, ...], str | None]:
+    """Groups of equal layers, their pattern, and the group that a multi-token-prediction module repeats."""
     depth = fields.size("num_hidden_layers", high=MAX_LAYERS)
     kinds = list(zip(recipe.mixers(fields, depth), recipe.sparse(fields, depth), strict=True))
     names = _names(kinds)
@@ -233,7 +237,7 @@ def _layers(recipe: Recipe, fields: Fields) -> dict[str, Any]:
         }
         for (mixer, sparse), name in names.items()
     ]
-    return {"layers": groups, "pattern": _pattern(order), "last": order[-1]}
+    return groups, _pattern(order), names.get((FULL, True))
 
 
 def _names(kinds: Sequence[tuple[str, bool]]) -> dict[tuple[str, bool], str]:

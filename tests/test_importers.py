@@ -1,0 +1,442 @@
+"""Published configs become our presets; each field is used, known to be costless, or refused; what is written reads back."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import costmodel as cm
+from costmodel.catalog import as_toml, import_config, parse
+from costmodel.importers import MAX_CONFIG_BYTES, Imported, read_config
+from costmodel.importers.recipes import RECIPES
+from tests.families import BLOCKS, architectures
+
+HERE = Path(__file__).parent
+PUBLISHED = {path.stem: path for path in sorted((HERE / "configs").glob("*.json"))}
+CONFIGS: dict[str, dict[str, Any]] = {name: json.loads(path.read_text()) for name, path in PUBLISHED.items()}
+COLLECTION = HERE.parents[1] / "shared" / "configs"
+MORE = [path for path in sorted(COLLECTION.glob("*.json")) if path.stem not in PUBLISHED]
+"""Configs that lie outside the project, where they do."""
+TOLD_OTHERWISE = {"name", "title", "maker", "released", "source", "notes", "reference"}
+"""Fields of a preset that a config does not carry, and that cost nothing."""
+
+TINY = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4, "max_position_embeddings": 256}
+DENSE = TINY | {"intermediate_size": 96, "num_key_value_heads": 2}
+EXPERTS = DENSE | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+ROUTED = DENSE | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 2,
+                  "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1}  # fmt: skip
+LATENT = ROUTED | {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
+                   "v_head_dim": 20}  # fmt: skip
+NEXT = EXPERTS | {"shared_expert_intermediate_size": 48, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+                  "linear_key_head_dim": 8, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4, "head_dim": 16}  # fmt: skip
+WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
+TYPES = ["sliding_attention", "full_attention", "full_attention"] * 2
+MADE: list[tuple[str, dict[str, Any]]] = [
+    ("llama", DENSE),
+    ("llama", DENSE | {"head_dim": 24, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    ("mistral", DENSE | {"sliding_window": 8}),
+    ("mistral", DENSE | {"sliding_window": None, "head_dim": 24}),
+    ("mixtral", DENSE | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    ("qwen2", DENSE),
+    ("qwen2", DENSE | WINDOWS),
+    ("qwen2", DENSE | WINDOWS | {"layer_types": TYPES}),
+    ("qwen2_moe", EXPERTS | {"shared_expert_intermediate_size": 48, "decoder_sparse_step": 2}),
+    ("qwen2_moe", EXPERTS | {"shared_expert_intermediate_size": 48, "qkv_bias": False, "mlp_only_layers": [0, 3]}),
+    ("qwen3", DENSE | {"head_dim": 24}),
+    ("qwen3", DENSE | WINDOWS | {"attention_bias": True}),
+    ("qwen3_moe", EXPERTS | {"mlp_only_layers": [1], "decoder_sparse_step": 1}),
+    ("qwen3_moe", EXPERTS | {"head_dim": 24, "decoder_sparse_step": 3, "attention_bias": True}),
+    ("qwen3_next", NEXT),
+    ("qwen3_next", NEXT | {"full_attention_interval": 3, "mlp_only_layers": [0, 5], "attention_bias": True}),
+    ("qwen3_next", NEXT | {"layer_types": ["full_attention"] + ["linear_attention"] * 5}),
+    ("gemma3_text", DENSE | {"head_dim": 16, "sliding_window": 8, "sliding_window_pattern": 4}),
+    ("gemma3_text", DENSE | {"head_dim": 16, "layer_types": TYPES, "attention_bias": True, "tie_word_embeddings": False}),
+    ("gemma3_text", {"num_hidden_layers": 2}),
+    ("gpt2", {"vocab_size": 100, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32}),
+    ("gpt2", {"vocab_size": 100, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_inner": 80, "tie_word_embeddings": False}),
+    ("deepseek_v2", LATENT),
+    ("deepseek_v2", LATENT | {"q_lora_rank": None, "attention_bias": True, "first_k_dense_replace": 0}),
+    ("deepseek_v3", LATENT),
+    ("deepseek_v3", LATENT | {"q_lora_rank": None, "num_nextn_predict_layers": 0, "attention_bias": True}),
+    ("glm4_moe", ROUTED | {"use_qk_norm": True, "head_dim": 24}),
+    ("glm4_moe", ROUTED | {"attention_bias": True}),
+    ("olmo3", DENSE),
+    ("olmo3", DENSE | {"layer_types": TYPES, "attention_bias": True}),
+    ("gpt_oss", DENSE | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    ("gpt_oss", DENSE | {"num_local_experts": 4, "num_experts_per_tok": 2, "attention_bias": False, "head_dim": 24}),
+    ("phi3", DENSE | {"pad_token_id": 0}),
+    ("phi3", DENSE | {"pad_token_id": 0, "sliding_window": 8, "tie_word_embeddings": True}),
+    ("cwm", DENSE | {"mlp_bias": True}),
+]
+"""A small config of every model_type, and of its switches. A new model_type is one more row."""
+
+
+def read(config: dict[str, Any], name: str = "config.json") -> Imported:
+    return read_config(json.dumps(config), name)
+
+
+def costs(model: cm.Architecture) -> dict[str, Any]:
+    return model.model_dump(exclude=TOLD_OTHERWISE)
+
+
+def refused(config: dict[str, Any] | str, *parts: str, kind: type[cm.CostModelError] = cm.CostModelError) -> None:
+    start = time.process_time()
+    with pytest.raises(kind) as raised:
+        read_config(config if isinstance(config, str) else json.dumps(config), "config.json")
+    assert time.process_time() - start < 1
+    checked(str(raised.value), *parts)
+
+
+def checked(line: str, *parts: str) -> None:
+    assert line.isascii()
+    assert line.isprintable()
+    assert len(line) < 400
+    for part in parts:
+        assert part in line
+
+
+def unsupported(config: dict[str, Any], *parts: str) -> None:
+    refused(config, *parts, kind=cm.UnsupportedArchitecture)
+
+
+# what is read
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_is_our_preset(name: str) -> None:
+    assert costs(cm.load(PUBLISHED[name])) == costs(cm.load(name))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_field_is_told(name: str) -> None:
+    imported, config = import_config(PUBLISHED[name]), CONFIGS[name]
+    nested = [key for key in ("text_config", "vision_config") if key in config]
+    fields = {*config, *(f"{key}.{field}" for key in nested for field in config[key])}
+    told = [field for field, _ in (*imported.used, *imported.ignored)]
+    assert sorted(told) == sorted(fields)
+    assert not fields & {field for field, _ in imported.assumed}
+
+
+def test_what_a_config_leaves_out_is_told() -> None:
+    assert ("multi-token-prediction modules", 1) in import_config(PUBLISHED["qwen3-next-80b-a3b"]).assumed
+    assert ("tie_word_embeddings", True) in import_config(PUBLISHED["gpt2"]).assumed
+    assert ("text_config.tie_word_embeddings", True) in import_config(PUBLISHED["gemma-3-4b"]).assumed
+    assert [field for field, _ in import_config(PUBLISHED["deepseek-v3"]).assumed] == []
+
+
+def test_published_gemma_configs_leave_out_what_is_usual() -> None:
+    text = {
+        "hidden_size": 2560,
+        "intermediate_size": 10_240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "sliding_window": 1024,
+    }
+    imported = read(CONFIGS["gemma-3-4b"] | {"text_config": text})
+    assert costs(imported.architecture) == costs(cm.load("gemma-3-4b"))
+    assert ("text_config.num_attention_heads", 8) in imported.assumed
+
+
+def test_quantization_is_told_as_storage() -> None:
+    told = import_config(PUBLISHED["deepseek-v3"])
+    assert dict(told.ignored)["quantization_config"].startswith("storage of weights")
+    assert told.precision == cm.Precision.named("fp8")
+    assert read({"model_type": "llama", **DENSE}).precision is None
+    assert read({"model_type": "llama", **DENSE, "quantization_config": {"quant_method": "gptq", "bits": 4}}).precision is None
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "quantization_config": {"quant_method": "mxfp4"}}
+    stored = read({"model_type": "gpt_oss", **DENSE, **experts}).precision
+    assert stored == cm.Precision(experts="mxfp4")
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "expected"),
+    [
+        ("deepseek-ai/DeepSeek-V3", "config.json", ("deepseek-v3", "DeepSeek-V3", "deepseek-ai")),
+        ("", "Llama-3.1-8B/config.json", ("llama-3.1-8b", "Llama-3.1-8B", "unknown")),
+        ("", "My model (final).json", ("my-model-final-", "My model (final)", "unknown")),
+        ("", "config.json", ("llama", "llama", "unknown")),
+        ("/data/x/Step 7", "config.json", ("step-7", "Step 7", "unknown")),
+        ("../..", "a.json", ("a", "a", "unknown")),
+        ("\u202e\x1b[31mred\ud800", "a.json", ("31mred", "[31mred", "unknown")),
+        ("x" * 10_000, "a.json", ("x" * 80, "x" * 200, "unknown")),
+        (5, "a.json", ("a", "a", "unknown")),
+    ],
+)  # fmt: skip
+def test_names(path: object, name: str, expected: tuple[str, str, str]) -> None:
+    model = read({"model_type": "llama", **DENSE, "_name_or_path": path}, name).architecture
+    assert (model.name, model.title, model.maker) == expected
+    assert parse(as_toml(model), "x.toml") == model
+
+
+def test_windows_fall_where_the_config_says() -> None:
+    def order(**fields: Any) -> tuple[str, ...]:
+        return read({"model_type": "qwen2", **DENSE, **fields}).architecture.layer_order
+
+    assert order() == ("dense",) * 6
+    assert order(**WINDOWS) == ("global",) * 2 + ("local",) * 4
+    assert order(**WINDOWS, layer_types=TYPES) == ("local", "global", "global") * 2
+    assert order(**WINDOWS | {"use_sliding_window": False}) == ("dense",) * 6
+    assert order(**WINDOWS | {"sliding_window": None}) == ("dense",) * 6
+    windowed = read({"model_type": "qwen2", **DENSE, **WINDOWS, "max_window_layers": 0}).architecture
+    assert windowed.cache_bytes(context=100) == 8 * windowed.cache_bytes(context=1)
+
+
+def test_groups_are_named_by_what_tells_them_apart() -> None:
+    fields = {"full_attention_interval": 2, "mlp_only_layers": [0]}
+    model = read({"model_type": "qwen3_next", **NEXT, **fields}).architecture
+    assert model.layer_order == (
+        "deltanet-dense",
+        "attention-moe",
+        "deltanet-moe",
+        "attention-moe",
+        "deltanet-moe",
+        "attention-moe",
+    )
+
+
+# files
+
+
+def test_a_folder_with_a_config_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "Mine-1B").mkdir()
+    (tmp_path / "Mine-1B" / "config.json").write_bytes(b"\xef\xbb\xbf" + json.dumps({"model_type": "llama", **DENSE}).encode())
+    model = cm.load(tmp_path / "Mine-1B")
+    assert (model.name, model.title) == ("mine-1b", "Mine-1B")
+    assert cm.load(tmp_path / "Mine-1B" / "config.json") == model
+
+
+def test_a_config_lies_in_the_present_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Here").mkdir()
+    (tmp_path / "Here" / "config.json").write_text(json.dumps({"model_type": "llama", **DENSE}))
+    monkeypatch.chdir(tmp_path / "Here")
+    assert cm.load("config.json").name == cm.load(".").name == "here"
+
+
+# what is refused
+
+
+SHORT = {"model_type": "qwen3", **DENSE}
+TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "empty": ("", ("no valid JSON",)),
+    "cut": (json.dumps(SHORT)[:-5], ("no valid JSON",)),
+    "nul": ("\0", ("no valid JSON",)),
+    "list": ("[]", ("got a list",)),
+    "text": ('"llama"', ("got 'llama'",)),
+    "null": ("null", ("got None",)),
+    "deep list": ("[" * 100_000, ("nested too deeply",)),
+    "deep object": ('{"a":' * 100_000, ("nested too deeply",)),
+    "twice": ('{"model_type": "llama", "model_type": "gpt2"}', ("'model_type'", "given twice")),
+    "twice within": ('{"model_type": "llama", "rope_scaling": {"a": 1, "a": 1}}', ("'a'", "given twice")),
+    "large": (" " * (MAX_CONFIG_BYTES + 1), ("1,048,577", "at most")),
+    "digits": ('{"model_type": "llama", "hidden_size": ' + "9" * 5000 + "}", ("digits",)),
+    "fewer digits": ('{"model_type": "llama", "hidden_size": ' + "9" * 4000 + "}", ("hidden_size", "bits")),
+    "many fields": (json.dumps(SHORT | {f"k{place}": place for place in range(50_000)}), ("'k0'", "not known")),
+    "escapes": (json.dumps(SHORT | {"a\n\x1b[31m\u202e": 1}), ("a\\n", "not known")),
+    "code": (json.dumps(SHORT | {"hidden_size": "__import__('os').getpid()"}), ("hidden_size got", "__import__")),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_that_are_no_config(name: str) -> None:
+    text, parts = TEXTS[name]
+    refused(text, "config.json", *parts)
+
+
+@pytest.mark.parametrize("value", ["64", 64.0, True, None, -1, 0, 10**9 + 1, 10**30, float("nan"), float("inf"), [64], {"a": 1}])
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "intermediate_size"])
+def test_sizes_are_whole_numbers(field: str, value: object) -> None:
+    refused(SHORT | {field: value}, f"config.json: {field} got", "give a whole number")
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "intermediate_size"])
+def test_sizes_are_not_guessed(field: str) -> None:
+    refused({key: value for key, value in SHORT.items() if key != field}, field, "missing")
+
+
+UNMODELLED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"model_type": "deepseek_v32"}, ("'deepseek_v32'", "did you mean deepseek_v3?")),
+    ({"model_type": "mamba2"}, ("'mamba2'",)),
+    ({"model_type": None}, ("None",)),
+    ({"model_type": []}, ("a list",)),
+    ({"model_type": "x" * 100_000}, ("known: llama",)),
+    (SHORT | {"index_topk": 2048}, ("'index_topk'", "could carry a cost")),
+    (SHORT | {"architectures": ["Qwen3ForSequenceClassification"]}, ("architectures", "Qwen3ForCausalLM")),
+    (SHORT | {"hidden_act": "xielu"}, ("hidden_act", "'xielu'")),
+    (SHORT | {"layer_types": ["linear_attention"] * 6}, ("layer_types", "linear_attention")),
+    (SHORT | {"is_encoder_decoder": True}, ("is_encoder_decoder", "only False is")),
+    (SHORT | {"rope_parameters": {"partial_rotary_factor": 0.5}}, ("partial_rotary_factor",)),
+    ({"model_type": "llama", **DENSE, "sliding_window": 8}, ("sliding_window",)),
+    ({"model_type": "mistral", **DENSE, "layer_types": TYPES}, ("layer_types",)),
+    ({"model_type": "mistral", **DENSE, "attention_bias": True}, ("attention_bias",)),
+    ({"model_type": "qwen3_moe", **EXPERTS, "use_sliding_window": True}, ("use_sliding_window",)),
+    ({"model_type": "deepseek_v3", **LATENT, "moe_layer_freq": 2}, ("moe_layer_freq", "only 1 is")),
+    ({"model_type": "deepseek_v3", **LATENT, "num_key_value_heads": 2}, ("num_key_value_heads", "only 4")),
+    ({"model_type": "deepseek_v3", **LATENT, "first_k_dense_replace": 6}, ("num_nextn_predict_layers", "mixture")),
+    ({"model_type": "deepseek_v2", **LATENT, "topk_method": "noaux_tc"}, ("topk_method",)),
+    ({"model_type": "gemma3_text", **DENSE, "attn_logit_softcapping": 50.0}, ("attn_logit_softcapping",)),
+    ({"model_type": "gemma3_text", **DENSE, "use_bidirectional_attention": True}, ("use_bidirectional_attention",)),
+    ({"model_type": "gpt2", **CONFIGS["gpt2"], "add_cross_attention": True}, ("add_cross_attention",)),
+    ({"model_type": "phi3", **DENSE, "lm_head_bias": True}, ("lm_head_bias",)),
+]
+
+
+@pytest.mark.parametrize(("config", "parts"), UNMODELLED)
+def test_what_is_not_modelled_is_refused_by_name(config: dict[str, Any], parts: tuple[str, ...]) -> None:
+    unsupported(config, "config.json: ", *parts)
+
+
+def test_a_tower_that_is_not_modelled_is_refused_by_name() -> None:
+    config = CONFIGS["gemma-3-4b"]
+    tower = config["vision_config"]
+    unsupported(config | {"vision_config": tower | {"vision_use_head": True}}, "vision_config.vision_use_head")
+    head = {key: value for key, value in tower.items() if key != "vision_use_head"}
+    unsupported(config | {"vision_config": head}, "vision_use_head", "missing field")
+    unsupported(config | {"vision_config": tower | {"model_type": "clip_vision_model"}}, "clip_vision_model")
+    unsupported(config | {"text_config": config["text_config"] | {"model_type": "llama"}}, "text_config.model_type", "gemma3_text")
+    unsupported(config | {"mm_tokens_per_image": 200}, "mm_tokens_per_image")
+    refused(config | {"tie_word_embeddings": False}, "tie_word_embeddings")
+    refused(config | {"vision_config": None}, "vision_config got None")
+    refused(config | {"text_config": []}, "text_config got a list")
+
+
+WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    (DENSE, ("model_type is missing",)),
+    (SHORT | {"num_key_value_heads": 3}, ("num_key_value_heads 3", "divide")),
+    (SHORT | {"tie_word_embeddings": 1}, ("tie_word_embeddings got 1", "true or false")),
+    (SHORT | {"layer_types": ["full_attention"]}, ("layer_types got 1 entries", "6")),
+    (SHORT | {"layer_types": TYPES}, ("sliding_window",)),
+    (SHORT | {"architectures": "Qwen3ForCausalLM"}, ("architectures got",)),
+    (SHORT | {"num_hidden_layers": 10_001}, ("num_hidden_layers got 10001", "10,000")),
+    ({"model_type": "llama", **DENSE, "num_attention_heads": 3}, ("num_attention_heads got 3", "64")),
+    ({"model_type": "qwen3_moe", **EXPERTS, "num_local_experts": 8}, ("num_local_experts", "contradicts")),
+    ({"model_type": "qwen3_moe", **EXPERTS, "mlp_only_layers": [True]}, ("mlp_only_layers got True",)),
+    ({"model_type": "qwen3_moe", **EXPERTS, "num_experts_per_tok": 5}, ("num_experts_per_tok 5", "4")),
+    ({"model_type": "glm4_moe", **ROUTED, "partial_rotary_factor": float("inf")}, ("partial_rotary_factor got inf",)),
+    ({"model_type": "gpt2", **CONFIGS["gpt2"], "n_ctx": 2048}, ("contradicts",)),
+]
+
+
+@pytest.mark.parametrize(("config", "parts"), WRONG)
+def test_what_no_config_says_is_refused(config: dict[str, Any], parts: tuple[str, ...]) -> None:
+    refused(config, "config.json: ", *parts)
+
+
+ODD: list[Any] = [
+    None, True, False, 0, 1, -1, 3, 7, 2.5, 4096.0, 10**9, 10**30, -(10**30), float("nan"), float("inf"), "", "64", "silu", [], [1],
+    ["full_attention"], {}, {"a": 1}, "sliding_attention", "\u202e\x1b\n", [[]] * 3,
+]  # fmt: skip
+NEW = ["sliding_window", "layer_types", "head_dim", "foo", "use_sliding_window", "num_experts", "q_lora_rank", "rope_parameters"]
+
+
+def mutated(source: random.Random) -> dict[str, Any]:
+    """A published config with one to three changes, at any depth."""
+    config = copy.deepcopy(CONFIGS[source.choice(sorted(CONFIGS))])
+    for _ in range(source.randint(1, 3)):
+        place = source.choice([config, *(part for part in config.values() if isinstance(part, dict) and part)])
+        key = source.choice(sorted(place))
+        action = source.choice(["delete", "change", "change", "scale", "add"])
+        if action == "delete":
+            del place[key]
+        elif action == "add":
+            place[source.choice(NEW)] = source.choice(ODD)
+        elif action == "scale" and isinstance(place[key], int):
+            place[key] = place[key] * source.choice([-1, 2, 3, 10**6])
+        else:
+            place[key] = source.choice(ODD)
+        if not config:
+            break
+    return config
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_changed_config_is_an_architecture_or_refused(seed: int) -> None:
+    config, start = mutated(random.Random(seed)), time.process_time()  # noqa: S311 - the same changes in every run
+    try:
+        params = read(config).architecture.params
+        assert 0 < params.active <= params.total
+    except cm.CostModelError as error:
+        checked(str(error))
+    assert time.process_time() - start < 1
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=150)
+def test_any_text_is_refused(text: str) -> None:
+    with pytest.raises(cm.CostModelError) as raised:
+        read_config(text, text)
+    checked(str(raised.value))
+
+
+# as TOML
+
+
+@pytest.mark.parametrize("name", cm.presets())
+def test_a_preset_is_written_as_it_is_read(name: str) -> None:
+    model = cm.load(name)
+    assert parse(as_toml(model), "x.toml") == model
+    assert as_toml(parse(as_toml(model), "x.toml")) == as_toml(model)
+
+
+@given(st.sampled_from(sorted(BLOCKS)).flatmap(architectures))
+@settings(max_examples=100)
+def test_any_architecture_is_written_as_it_is_read(model: cm.Architecture) -> None:
+    assert parse(as_toml(model), "x.toml") == model
+
+
+def test_a_written_file_looks_like_a_preset() -> None:
+    lines = [line for line in as_toml(cm.load("gpt2")).splitlines() if line]
+    assert lines[:4] == ['name = "gpt2"', 'title = "GPT-2"', 'maker = "OpenAI"', "released = 2019-02-14"]
+    assert [line for line in lines if line.startswith("[")][:4] == [
+        "[norm]",
+        "[[layers]]",
+        "[layers.mixer]",
+        "[layers.feed_forward]",
+    ]
+    assert not any("output_gate" in line or "v_head_dim" in line for line in lines)
+
+
+# the reference implementation
+
+
+def check_against_the_reference(config: dict[str, Any], ours: cm.Architecture, prompt: int) -> None:
+    """Parameters, and cache and FLOPs of a prompt, of the class that `transformers` has for a config, without memory."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from .real_modules import build, expected_cache, expected_flops, measured, run, trained
+
+    with torch.device("meta"):
+        model = build(RECIPES[config["model_type"]].implementation, config)
+    assert ours.params.total == sum(tensor.numel() for tensor in trained(model).values())
+    flops, kept = run(model, ours, input_ids=torch.zeros(2, prompt, dtype=torch.long, device="meta"))
+    assert measured(kept, ours)[0] == expected_cache(ours, 2, prompt, in_bytes=False)
+    assert flops == expected_flops(ours, 2, prompt, prompt)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("kind", "fields"), MADE, ids=[f"{place}-{kind}" for place, (kind, _) in enumerate(MADE)])
+def test_a_made_config_costs_what_the_reference_implementation_does(kind: str, fields: dict[str, Any]) -> None:
+    config = {"model_type": kind, **fields}
+    check_against_the_reference(config, read(config).architecture, prompt=20)
+
+
+def test_every_model_type_is_tried() -> None:
+    assert {kind for kind, _ in MADE} | {config["model_type"] for config in CONFIGS.values()} == set(RECIPES)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("path", MORE, ids=lambda path: path.stem)
+def test_a_collected_config_costs_what_the_reference_implementation_does_or_is_refused(path: Path) -> None:
+    try:
+        ours = cm.load(path)
+    except cm.UnsupportedArchitecture as error:
+        checked(str(error))
+    else:
+        check_against_the_reference(json.loads(path.read_text()), ours, prompt=min(4500, ours.max_position_embeddings or 4500))
