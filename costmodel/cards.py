@@ -9,9 +9,8 @@ import numpy as np
 
 from costmodel.architecture import Architecture
 from costmodel.formula import MAX_INPUT
-from costmodel.memory import Capacity
 from costmodel.scenario import Scenario
-from costmodel.sentences import why
+from costmodel.sentences import times, why
 from costmodel.units import BYTES, count, tokens
 
 SPARK = tuple(1 << power for power in range(10, 21))
@@ -48,12 +47,13 @@ def _card(model: Architecture, scenario: Scenario, yardstick: str, against: int)
     return Card(
         title=model.title,
         value=shown(value),
-        ratio=f"{value / against:.3g}x {yardstick}" if against else "",
+        ratio=f"{times(against / value)} than {yardstick}" if against and value else "",
         spark=[float(number) for number in kept(context=np.array(SPARK), batch=scenario.batch)],
         facts=(
             ("per token", per_token + (f", and {shown(constant)} of state" if constant else "")),
             ("active / total", f"{count(model.params.active)} / {count(model.params.total)}"),
-            *answers(room, scenario),
+            ("sequences that fit", _many(room.most_sequences)),
+            ("longest context", _long(room.longest_context)),
             ("why", why(model)),
         ),
         defined=f"Cache of {scenario.batch:,} x {scenario.context:,} tokens in {scenario.cache}, {scenario.view} view; "
@@ -73,19 +73,6 @@ def _constant(model: Architecture, scenario: Scenario) -> int:
     kept = scenario.kept(model)
     parts = (kept.parts[group.name] for group in states)
     return sum(2 * part(context=1, batch=1) - part(context=2, batch=1) for part in parts)
-
-
-def answers(room: Capacity, scenario: Scenario) -> tuple[tuple[str, str], ...]:
-    """The inverse questions: most sequences, longest context, fewest devices, and the loosest formats that fit."""
-    shown = BYTES[scenario.units]
-    fit = f"fits, {shown(room.free_bytes)} free" if room.fits else f"does not fit, {shown(-room.free_bytes)} short"
-    return (
-        ("memory", fit),
-        ("sequences that fit", _many(room.most_sequences)),
-        ("longest context", _long(room.longest_context)),
-        ("fewest devices", f"{room.fewest_devices:,}"),
-        ("loosest formats", f"{room.loosest[0]} weights, {room.loosest[1]} cache" if room.loosest else "none fits"),
-    )
 
 
 def _many(number: int | None) -> str:

@@ -177,7 +177,7 @@ def import_config(path: Path) -> Imported:
     """
     if _is_folder(path):
         if not (path / "config.json").is_file():
-            raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; {GIVE}")
+            raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give {A_PRESET}")
         path = path / "config.json"
     text = _text(path, MAX_CONFIG_BYTES)
     return read_config(text, f"{path.absolute().parent.name}/{path.name}")

@@ -53,7 +53,8 @@ def cache_curves(models: Sequence[Architecture], scenario: Scenario, yardstick: 
     sizes = [1 << power for power in range(10, 60, 3) if low / 8 <= 1 << power <= high * 8]
     layout = _layout(
         "cache",
-        xaxis=_log_axis("context, tokens", [1 << power for power in range(10, 21, 2)], tokens),
+        xaxis=_log_axis("context, tokens", [1 << power for power in range(10, 21, 2)], tokens)
+        | {"range": [log10(SHORTEST) - 0.03, log10(LONGEST) + 0.03]},
         yaxis=_log_axis("cache", sizes, lambda size: quantity(size, "bytes", scenario.units)),
         shapes=shapes, annotations=notes,
     )  # fmt: skip
@@ -229,7 +230,7 @@ def _family(
         "x": [row["released"] if dates else row["params_total"] for row in rows],
         "y": [row[against] for row in rows],
         "text": [plotly_text(row["title"]) if row["name"] in named else "" for row in rows],
-        "textposition": "top center",
+        "textposition": [("top center", "bottom center")[n % 2] for n in range(len(rows))],
         "customdata": [row["name"] for row in rows],
         "hovertext": told,
         "hoverinfo": "text",
@@ -305,26 +306,24 @@ def layer_strip(model: Architecture) -> Figure:
             {
                 "type": "bar", "x": layers, "y": [1] * len(layers), "width": 0.9, "name": f"{name}: {text}",
                 "hovertext": [f"layer {layer}: {name}<br>{text}" for layer in layers], "hoverinfo": "text",
-                "marker": {"color": colour(place), "pattern": {"shape": PATTERNS[place % len(PATTERNS)]}},
+                "marker": {"color": colour(place), "pattern": {"shape": "/" if place >= len(COLOURS) else ""}},
             }
         )  # fmt: skip
     return {
         "data": traces,
         "layout": _layout(
-            "strip", barmode="stack", bargap=0, height=170, xaxis={"title": {"text": "layer"}},
-            yaxis={"visible": False, "fixedrange": True}, legend={"orientation": "h", "y": -0.75, "x": 0}, showlegend=True,
+            "strip", barmode="stack", bargap=0, height=210, showlegend=True, xaxis={"title": {"text": "layer"}},
+            yaxis={"visible": False, "fixedrange": True}, legend={"orientation": "h", "y": -0.9, "yanchor": "top", "x": 0},
         ),
     }  # fmt: skip
 
 
-PATTERNS = ("", "/", ".", "x", "-", "+")
-
-
-def icicle(rows: Sequence[dict[str, Any]], unit: str, units: str) -> Figure:
-    """Parts within parts, from the rows of `part_rows`: an area is a share; formulas on hover and in the table."""
+def icicle(model: Architecture, rows: Sequence[dict[str, Any]], unit: str, units: str) -> Figure:
+    """Parts within parts, from the rows of `part_rows`: an area is a share, a colour the strip's; formulas on hover."""
     paths = [row["path"] for row in rows]
     tops = [path for path in paths if path.count("/") == 1]
-    drawn = {path: colour(place if place < len(COLOURS) else -1) for place, path in enumerate(sorted(tops, key=_value_of(rows)))}
+    places = {group.name: place for place, group in enumerate(model.layers)}
+    drawn = {path: colour(places.get(path.rpartition("/")[2], -1)) for path in tops}
     return {
         "data": [
             {
@@ -340,15 +339,12 @@ def icicle(rows: Sequence[dict[str, Any]], unit: str, units: str) -> Figure:
                 "textinfo": "label+text",
                 "marker": {"colors": [drawn.get("/".join(path.split("/")[:2]), GREY) for path in paths], "line": {"width": 1}},
                 "tiling": {"orientation": "v"},
+                "leaf": {"opacity": 1},
+                "textfont": {"color": "#ffffff"},
             }
         ],
         "layout": _layout("icicle", height=460, margin={"l": 0, "r": 0, "t": 10, "b": 0}),
     }
-
-
-def _value_of(rows: Sequence[dict[str, Any]]) -> Any:
-    values = {row["path"]: row["value"] for row in rows}
-    return lambda path: -values[path]
 
 
 def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> Figure:
@@ -364,8 +360,9 @@ def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> 
     ]  # fmt: skip
     points = [
         {
-            "type": "scatter", "mode": "markers+text", "name": plotly_text(row["title"]), "x": [row["params_total"]], "y": [row["params_active"]],
-            "text": [plotly_text(row["title"]) if row["name"] in chosen else ""], "textposition": "bottom center",
+            "type": "scatter", "mode": "markers+text", "name": plotly_text(row["title"]),
+            "x": [row["params_total"]], "y": [row["params_active"]],
+            "text": [plotly_text(row["title"]) if row["name"] in chosen else ""], "textposition": _beside(row["name"], chosen),
             "hovertext": [f"{plotly_text(row['title'])}: {count(row['params_active'])} of {count(row['params_total'])} active"],
             "hoverinfo": "text", "showlegend": False, "customdata": [row["name"]],
             "marker": {"size": 12, **_chosen_mark(row["name"], chosen)},
@@ -376,6 +373,11 @@ def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> 
     small = _ticks([row["params_active"] for row in rows])
     axes = {"xaxis": _log_axis("total parameters", ticks, count), "yaxis": _log_axis("active parameters", small, count)}
     return {"data": diagonals + points, "layout": _layout("active", **axes)}
+
+
+def _beside(name: str, chosen: Sequence[str]) -> str:
+    """Where a label stands: to the left, and to each side in turn, so that neighbours do not lie on each other."""
+    return ("top left", "bottom left")[list(chosen).index(name) % 2] if name in chosen else "top left"
 
 
 def _chosen_mark(name: str, chosen: Sequence[str]) -> Figure:
@@ -389,8 +391,9 @@ def touched_curves(models: Sequence[Architecture]) -> Figure:
         {
             "type": "scatter", "mode": "lines+markers", "name": plotly_text(f"{row['title']} ({row['used']} of {row['experts']})"),
             "x": list(BATCHES), "y": [touched / row["experts"] for touched in row["touched"]],
-            "text": [f"{touched:,.1f} of {row['experts']} experts" for touched in row["touched"]], "hovertemplate": "%{x} tokens: %{text}",
-            "line": {"color": colour(place), "dash": DASHES[place % len(DASHES)]}, "marker": {"symbol": SYMBOLS[place % len(SYMBOLS)]},
+            "text": [f"{touched:,.1f} of {row['experts']} experts" for touched in row["touched"]],
+            "hovertemplate": "%{x} tokens: %{text}", "line": {"color": colour(place), "dash": DASHES[place % len(DASHES)]},
+            "marker": {"symbol": SYMBOLS[place % len(SYMBOLS)]},
         }
         for place, row in enumerate(touched_rows(models))
     ]  # fmt: skip

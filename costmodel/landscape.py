@@ -71,19 +71,19 @@ BATCHES = tuple(1 << power for power in range(14))
 
 
 def touched_rows(models: Sequence[Architecture]) -> list[dict[str, Any]]:
-    """For each group of expert layers: how many of its routed experts a pass of N tokens (`BATCHES`) reads, in expectation.
+    """For each kind of expert layer: how many of its routed experts a pass of N tokens (`BATCHES`) reads, in expectation.
 
     >>> import costmodel as cm
     >>> round(touched_rows([cm.load("mixtral-8x7b")])[0]["touched"][1], 2)
     3.5
     """
+    kinds = {(model.title, int(weight.copies), int(weight.active)): weight for model in models for weight in model.experts.values()}
     return [
         {
-            "title": model.title if len(model.experts) == 1 else f"{model.title}, {group}",
-            "experts": int(weight.copies),
-            "used": int(weight.active),
+            "title": title,
+            "experts": experts,
+            "used": used,
             "touched": [evaluate(weight.touched, {B: tokens, T: 1}) for tokens in BATCHES],
         }
-        for model in models
-        for group, weight in model.experts.items()
+        for (title, experts, used), weight in kinds.items()
     ]

@@ -46,22 +46,23 @@ def cache_sentence(models: Sequence[Architecture], scenario: Scenario, yardstick
     called = f"the yardstick, {other.title}" if yardstick else other.title
     if least is other or not sizes[least]:
         return f"{at} {least.title} keeps {BYTES[scenario.units](sizes[least])}, because {why(least)}."
-    return f"{at} {least.title} needs {_times(against / sizes[least])} cache than {called}, because {why(least)}."
+    return f"{at} {least.title} needs {times(against / sizes[least])} cache than {called}, because {why(least)}."
 
 
-def _times(ratio: float) -> str:
-    """A ratio as people say it.
+def times(ratio: float) -> str:
+    """A ratio of two costs as people say it.
 
-    >>> _times(3.84), _times(0.5)
-    ('3.8x less', '2.0x more')
+    >>> times(3.84), times(0.5), times(1)
+    ('3.8x less', '2.0x more', 'no less')
     """
-    return f"{ratio:.1f}x less" if ratio >= 1 else f"{1 / ratio:.1f}x more"
+    return "no less" if ratio == 1 else f"{ratio:.1f}x less" if ratio > 1 else f"{1 / ratio:.1f}x more"
 
 
 def chart_words(models: Sequence[Architecture], scenario: Scenario) -> str:
     """What the chart of caches shows, for those who do not see it."""
     told = [f"{model.title} {BYTES[scenario.units](scenario.kept(model)(**scenario.at))}" for model in models]
-    return f"Cache against context from 1k to 1M tokens, both axes logarithmic. {workload(scenario.batch, scenario.context)} ({scenario.view}): {', '.join(told)}."
+    at = f"{workload(scenario.batch, scenario.context)} ({scenario.view})"
+    return f"Cache against context from 1k to 1M tokens, both axes logarithmic. {at}: {', '.join(told)}."
 
 
 def usual_lines(models: Sequence[Architecture], scenario: Scenario) -> str:
@@ -87,19 +88,20 @@ def verdict(models: Sequence[Architecture], scenario: Scenario, device: Accelera
     """One sentence for the whole scenario: what fits on the hardware, and with how much room."""
     if not models:
         return "Choose one to four models."
-    rooms = {model: scenario.room(model) for model in models}
-    named = f"{scenario.devices:,} x {device.title}"
-    fits = [f"{model.title} ({BYTES[scenario.units](room.free_bytes)} free)" for model, room in rooms.items() if room.fits]
-    misses = [f"{model.title} ({BYTES[scenario.units](-room.free_bytes)} short)" for model, room in rooms.items() if not room.fits]
-    load = f"{workload(scenario.batch, scenario.context)}, {scenario.weights} weights, {scenario.cache} cache"
-    said = [f"{', '.join(fits)} fit{'s' if len(fits) == 1 else ''}"] if fits else []
-    said += [f"{', '.join(misses)} do{'es' if len(misses) == 1 else ''} not fit"] if misses else []
-    return f"On {named} ({load}): {'; '.join(said)}."
-
-
-def context_words(longest: int | None) -> str:
-    """The longest context as people say it."""
-    return "none" if longest is None else f"{tokens(longest)} tokens"
+    shown = BYTES[scenario.units]
+    free = [(scenario.room(model).free_bytes, model.title) for model in models]
+    misses = [f"{title} ({shown(-left)} short)" for left, title in free if left < 0]
+    least, tightest = min((left, title) for left, title in free if left >= 0) if len(misses) < len(free) else (0, "")
+    load = f"{workload(scenario.batch, scenario.context)}, {scenario.weights} weights and {scenario.cache} cache"
+    said = []
+    if len(misses) < len(free):
+        fits = "all fit" if not misses and len(free) > 1 else ", ".join(title for left, title in free if left >= 0) + " fits"
+        said.append(
+            f"{fits} ({tightest} leaves {shown(least)} free)" if len(free) > 1 else f"{fits} and leaves {shown(least)} free"
+        )
+    if misses:
+        said.append(f"{', '.join(misses)} does not fit" if len(misses) == 1 else f"{', '.join(misses)} do not fit")
+    return f"{scenario.devices:,} x {device.title} with {load}: {'; '.join(said)}."
 
 
 def landscape_sentence(rows: Sequence[dict[str, Any]], against: str, scenario: Scenario) -> str:

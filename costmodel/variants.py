@@ -54,7 +54,7 @@ def knobs(model: Architecture) -> dict[str, list[Knob]]:
 
 def _knob(owner: BaseModel, path: str, name: str) -> Knob:
     about = type(owner).model_fields[name]
-    letter = letters_of(type(owner)).get(name) if hasattr(owner, "kind") else None  # type: ignore[arg-type]
+    letter = letters_of(type(owner)).get(name) if hasattr(owner, "kind") else None
     meaning = LETTERS[letter.name].meaning if letter is not None else (about.description or "")
     kinds = _kinds(about.annotation)
     choices = _choices(about, kinds)

@@ -25,6 +25,6 @@ def page() -> None:
     words = anatomy_sentence(model, now, rows)
     frame.figure(layer_strip(model), f"The layers of {model.title}, first to last. {words}", "strip", layer_runs(model))
     st.markdown(f"**{frame.literal(words)}**")
-    frame.figure(icicle(rows, formula.unit, now.units), words, "parts", rows)
+    frame.figure(icicle(model, rows, formula.unit, now.units), words, "parts", rows)
     st.caption("Each part's formula stands in the table; the parts of a part sum to it exactly.")
     frame.table(Table("parts", "Parts", [row for row in rows if row["path"].count("/") <= 2], {"value": formula.unit}))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from costmodel.cards import cards
+from costmodel.catalog import accelerator
 from costmodel.charts import cache_curves
 from costmodel.live import live_chart
 from costmodel.sentences import cache_sentence, chart_words, usual_lines
-from costmodel.summary import comparison_table
+from costmodel.summary import capacity_table, comparison_table
 from costmodel.ui import frame
 from costmodel.ui.live import live
 
@@ -19,14 +20,14 @@ def page() -> None:
     if not models:
         st.info("Choose one to four models in the sidebar.")
         return
-    with st.container(horizontal=True, key="cards"):
-        for card in cards(models, now, against):
-            with st.container(border=True, width=300):
-                st.metric(
-                    frame.literal(card.title), card.value, card.ratio, delta_color="off", delta_arrow="off",
-                    help=card.defined, chart_data=card.spark, chart_type="area",
-                )  # fmt: skip
-                st.markdown("  \n".join(f"{frame.literal(label)}: **{frame.literal(value)}**" for label, value in card.facts))
+    for column, card in zip(st.columns(4), cards(models, now, against), strict=False):
+        with column.container(border=True, height="stretch"):
+            st.metric(
+                frame.literal(card.title), card.value, card.ratio, delta_color="off", delta_arrow="off", help=card.defined,
+                chart_data=card.spark, chart_type="area",
+            )  # fmt: skip
+            st.caption("  \n".join(f"{frame.literal(label)}: **{frame.literal(value)}**" for label, value in card.facts))
+    asked = (now.context, now.batch, now.weights, now.cache)
     drawn = cache_curves(models, now, against)
     frame.figure(drawn, f"{chart_words([*models, against], now)} {cache_sentence(models, now, against)}", "cache", height=460)
     st.markdown(f"**{frame.literal(cache_sentence(models, now, against))}**")
@@ -34,5 +35,7 @@ def page() -> None:
     st.subheader("Move it")
     st.caption("The curves follow while you drag; everything above follows when you let go.")
     live(live_chart(models, now, against), "live")
+    st.subheader("What fits")
+    frame.table(capacity_table(models, accelerator(now.accelerator), now.devices, *asked, now.view))
     st.subheader("The same in numbers")
-    frame.table(comparison_table(models, now.context, now.batch, now.weights, now.cache))
+    frame.table(comparison_table(models, *asked))

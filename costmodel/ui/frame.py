@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -111,7 +112,7 @@ def header(page: str) -> None:
         st.caption("The chosen models at this scenario, as a file.")
         for form, (name, mime) in MEDIA.items():
             st.download_button(
-                name, lambda form=form: scenario_file(form, models, now), f"costmodel.{form}", mime,
+                name, partial(scenario_file, form, models, now), f"costmodel.{form}", mime,
                 key=f"export_{form}", on_click="ignore", disabled=not models, width="stretch",
             )  # fmt: skip
 
@@ -152,5 +153,5 @@ def figure(drawn: Figure, words: str, key: str, rows: Sequence[dict[str, Any]] |
 def table(shown: Table, key: str | None = None) -> None:
     """A table in the scenario's units, with its remarks."""
     st.dataframe(readable_rows(shown, scenario().units), hide_index=True, key=key)
-    for remark in shown.remarks:
-        st.caption(literal(remark))
+    if shown.remarks:
+        st.caption("  \n".join(literal(remark) for remark in shown.remarks))

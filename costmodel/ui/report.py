@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from costmodel.reporting import MEDIA, report
@@ -17,7 +19,7 @@ def page() -> None:
     with st.container(horizontal=True):
         for form, (name, mime) in MEDIA.items():
             st.download_button(
-                name, lambda form=form: report(model, form, context=now.context, batch=now.batch), f"{model.name}.{form}", mime,
+                name, partial(report, model, form, context=now.context, batch=now.batch), f"{model.name}.{form}", mime,
                 key=f"report_{form}", on_click="ignore",
             )  # fmt: skip
     st.code(now.command("report", model.name), language="sh", wrap_lines=True)

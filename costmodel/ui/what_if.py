@@ -21,22 +21,28 @@ EDITOR = "what_if_"
 
 def page() -> None:
     """A chosen model with changes, against itself without them."""
-    now = frame.scenario()
     with st.expander("Open a model's config.json, or an architecture file (TOML)", icon=":material/upload_file:"):
         _upload()
     base = frame.model_picker("Start from")
     if base is None:
         return
     changed = _changed(base)
-    if changed is None:
-        st.button("Undo all changes", on_click=_reset, icon=":material/undo:")
-        _editor(base, base)
-        return
-    drawn = cache_curves([changed], now, base)
-    words = cache_sentence([changed], now, base)
-    frame.figure(drawn, f"{chart_words([changed, base], now)} {words}", "what_if", height=420)
+    editor, result = st.columns([2, 3], gap="medium")
+    with editor:
+        _editor(base, changed or base)
+    with result:
+        if changed is not None:
+            _result(base, changed)
+        st.button("Undo all changes", on_click=_reset, disabled=not st.session_state["edits"], icon=":material/undo:")
+
+
+def _result(base: Architecture, changed: Architecture) -> None:
+    """The changed model beside the base, as a chart and in numbers, and what each change costs."""
+    now = frame.scenario()
+    ghost = base if changed is not base else None
+    words = cache_sentence([changed], now, ghost)
+    frame.figure(cache_curves([changed], now, ghost), f"{chart_words([changed, base], now)} {words}", "what_if", height=400)
     st.markdown(f"**{frame.literal(words)}**")
-    frame.table(comparison_table([changed, base], now.context, now.batch, now.weights, now.cache))
     with st.container(horizontal=True):
         st.download_button(
             "Save as TOML", as_toml(changed), f"{changed.name}.toml", "application/toml", on_click="ignore", icon=":material/save:"
@@ -44,20 +50,22 @@ def page() -> None:
         st.button(
             "Keep as a model", on_click=_keep, args=(changed,), help="Adds it to the models of this session", icon=":material/add:"
         )
-        st.button("Undo all changes", on_click=_reset, disabled=not now.edit, icon=":material/undo:")
-    if now.edit:
-        st.subheader("What the changes cost")
+    if changed is not base:
         frame.table(diff_table(base, changed, now.context, now.batch, now.weights, now.cache))
         frame.table(unequal_table(base, changed))
-    st.subheader("Change it")
-    _editor(base, changed)
+    frame.table(
+        comparison_table([base, changed] if changed is not base else [base], now.context, now.batch, now.weights, now.cache)
+    )
 
 
 def _changed(base: Architecture) -> Architecture | None:
     """The base with the scenario's changes; None, and why, where they are impossible."""
     edits = st.session_state["edits"]
     try:
-        return edited(base, read_edits(edits)) if edits else base
+        if not edits:
+            return base
+        changed = edited(base, read_edits(edits))
+        return changed.model_copy(update={"title": f"{base.title}, changed"})
     except CostModelError as error:
         st.error(frame.literal(str(error)), icon=":material/error:")
         return None
@@ -69,9 +77,10 @@ def _changed(base: Architecture) -> Architecture | None:
 def _editor(base: Architecture, shown: Architecture) -> None:
     """A widget for everything that may be changed, by layer group."""
     for heading, own in knobs(shown).items():
-        with st.expander(heading if heading != "model" else "The whole model", expanded=len(shown.layers) < 3):
-            with st.container(horizontal=True):
-                for knob in own:
+        with st.expander(heading if heading != "model" else "The whole model", expanded=heading == shown.layers[0].name):
+            columns = st.columns(2)
+            for place, knob in enumerate(own):
+                with columns[place % 2]:
                     _widget(base, knob)
             if heading != "model":
                 _take(base, heading)
@@ -85,7 +94,7 @@ def _widget(base: Architecture, knob: Knob) -> None:
         "help": knob.meaning or None,
         "on_change": _edit,
         "args": (base.name, knob.path),
-        "width": 230,
+        "width": 190,
     }
     if knob.choices:
         st.selectbox(knob.label, knob.choices, format_func=_said, **told)
@@ -135,7 +144,7 @@ def _reset() -> None:
 def _keep(model: Architecture) -> None:
     """Makes the changed model one of the session's, and chooses it."""
     name = next(name for number in range(1, 10_000) if (name := f"{model.name[:60]}-what-if-{number}") not in frame.own_models())
-    _own(model.model_copy(update={"name": name, "title": f"{model.title} (changed {name.rpartition('-')[2]})"}))
+    _own(model.model_copy(update={"name": name, "title": f"{model.title} ({name.rpartition('-')[2]})"}))
 
 
 def _own(model: Architecture) -> None:
