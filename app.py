@@ -6,7 +6,7 @@ from costmodel.live import asset
 from costmodel.ui import PAGES, frame
 
 st.set_page_config(page_title="costmodel", page_icon=asset("icon.svg"), layout="wide")
-st.html("<style>.stMainBlockContainer { padding-top: 4.5rem; }</style>")
+st.html(frame.STYLE)
 pages = [
     st.Page(page, title=title, icon=icon, url_path=path, default=not place) for place, (path, title, icon, page) in enumerate(PAGES)
 ]

@@ -24,8 +24,10 @@ Figure = dict[str, Any]
 
 SHORTEST, LONGEST = 1 << 10, 1 << 20
 CURVE_POINTS = 200
-LABEL_GAP = 0.16
-"""Decades between two labels at line ends, so that they do not lie on each other."""
+LABEL_GAP = 0.19
+"""Decades that a line of a label at a curve's end takes, so that labels do not lie on each other."""
+LABEL_MARGIN = 96
+"""Pixels to the right of a chart for the labels at its curves' ends."""
 FAMILY_PLACES = {Keeping.STATE: 2, Keeping.LATENT: 0, Keeping.WINDOW: 1, Keeping.FULL: -1}
 """The colour of each kind of cache: full attention, the yardstick, is grey."""
 
@@ -56,7 +58,7 @@ def cache_curves(models: Sequence[Architecture], scenario: Scenario, yardstick: 
         xaxis=_log_axis("context, tokens", [1 << power for power in range(10, 21, 2)], tokens)
         | {"range": [log10(SHORTEST) - 0.03, log10(LONGEST) + 0.03]},
         yaxis=_log_axis("cache", sizes, lambda size: quantity(size, "bytes", scenario.units)),
-        shapes=shapes, annotations=notes,
+        shapes=shapes, annotations=notes, margin={"l": 10, "r": LABEL_MARGIN, "t": 20, "b": 10},
     )  # fmt: skip
     return {"data": lines + extras, "layout": layout}
 
@@ -131,15 +133,16 @@ def _end_labels(lines: Sequence[Figure]) -> list[Figure]:
     ends: dict[float, list[Figure]] = {}
     for line in lines:
         ends.setdefault(line["y"][-1], []).append(line)
-    labels, below = [], -1e9
+    labels, taken = [], -1e9
     for value, together in sorted(ends.items()):
-        place = max(log10(value), below + LABEL_GAP)
-        below = place
+        text = wrapped(", ".join(plotly_text(line["name"]) for line in together), 14)
+        half = LABEL_GAP * (1 + text.count("<br>")) / 2
+        place = max(log10(value), taken + half)
+        taken = place + half
         labels.append(
             {
-                "x": log10(LONGEST), "y": place, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
-                "text": ", ".join(plotly_text(line["name"]) for line in together),
-                "font": {"color": together[0]["line"]["color"], "size": 13},
+                "x": 1, "xref": "paper", "y": place, "xanchor": "left", "yanchor": "middle", "align": "left", "showarrow": False,
+                "text": text, "font": {"color": together[0]["line"]["color"], "size": 12},
             }
         )  # fmt: skip
     return labels

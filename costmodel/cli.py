@@ -255,9 +255,17 @@ def dashboard() -> None:
     if find_spec("streamlit") is None:
         raise CostModelError("the dashboard needs streamlit, which is not installed; run: pip install 'costmodel[app]'")
     settings = tomllib.loads(bundled(".streamlit/config.toml").read_text(encoding="utf-8"))
-    flags = [f"--{section}.{name}={value}" for section, own in settings.items() for name, value in own.items()]
-    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), *flags]
+    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), *_flags(settings)]
     raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - no text of a user's in it
+
+
+def _flags(settings: dict[str, Any], within: str = "--") -> list[str]:
+    """Settings of a file as flags: `--theme.dark.primaryColor=...`."""
+    return [
+        flag
+        for name, value in settings.items()
+        for flag in (_flags(value, f"{within}{name}.") if isinstance(value, dict) else [f"{within}{name}={value}"])
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

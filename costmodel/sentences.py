@@ -95,10 +95,9 @@ def verdict(models: Sequence[Architecture], scenario: Scenario, device: Accelera
     load = f"{workload(scenario.batch, scenario.context)}, {scenario.weights} weights and {scenario.cache} cache"
     said = []
     if len(misses) < len(free):
-        fits = "all fit" if not misses and len(free) > 1 else ", ".join(title for left, title in free if left >= 0) + " fits"
-        said.append(
-            f"{fits} ({tightest} leaves {shown(least)} free)" if len(free) > 1 else f"{fits} and leaves {shown(least)} free"
-        )
+        fits = [title for left, title in free if left >= 0]
+        named = f"all {len(free)} fit" if len(fits) == len(free) > 1 else f"{', '.join(fits)} fit{'s' if len(fits) == 1 else ''}"
+        said.append(f"{named}, {tightest} with {shown(least)} free")
     if misses:
         said.append(f"{', '.join(misses)} does not fit" if len(misses) == 1 else f"{', '.join(misses)} do not fit")
     return f"{scenario.devices:,} x {device.title} with {load}: {'; '.join(said)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from costmodel.cards import cards
+from costmodel.cards import Card, cards
 from costmodel.catalog import accelerator
 from costmodel.charts import cache_curves
 from costmodel.live import live_chart
@@ -20,13 +20,9 @@ def page() -> None:
     if not models:
         st.info("Choose one to four models in the sidebar.")
         return
-    for column, card in zip(st.columns(4), cards(models, now, against), strict=False):
-        with column.container(border=True, height="stretch"):
-            st.metric(
-                frame.literal(card.title), card.value, card.ratio, delta_color="off", delta_arrow="off", help=card.defined,
-                chart_data=card.spark, chart_type="area",
-            )  # fmt: skip
-            st.caption("  \n".join(f"{frame.literal(label)}: **{frame.literal(value)}**" for label, value in card.facts))
+    with st.container(key="grid_cards"):
+        for card in cards(models, now, against):
+            _show(card)
     asked = (now.context, now.batch, now.weights, now.cache)
     drawn = cache_curves(models, now, against)
     frame.figure(drawn, f"{chart_words([*models, against], now)} {cache_sentence(models, now, against)}", "cache", height=460)
@@ -39,3 +35,13 @@ def page() -> None:
     frame.table(capacity_table(models, accelerator(now.accelerator), now.devices, *asked, now.view))
     st.subheader("The same in numbers")
     frame.table(comparison_table(models, *asked))
+
+
+def _show(card: Card) -> None:
+    """One model in a glance."""
+    with st.container(border=True):
+        st.metric(
+            frame.literal(card.title), card.value, card.ratio, delta_color="off", delta_arrow="off", help=card.defined,
+            chart_data=card.spark, chart_type="area",
+        )  # fmt: skip
+        st.caption("  \n".join(f"{frame.literal(label)}: **{frame.literal(value)}**" for label, value in card.facts))

@@ -28,6 +28,15 @@ DEFINED = {
 }
 
 
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 4.5rem; }
+[class*="st-key-grid_"] { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); align-items: stretch; }
+.st-key-grid_cards [data-testid="stMetric"] * { white-space: normal; text-overflow: clip; }
+@media (max-width: 600px) { .st-key-grid_cards [data-testid="stMetricValue"] { font-size: 1.3rem; } }
+</style>"""
+"""Less empty space at the top, and grids that have as many columns as fit."""
+
+
 def own_models() -> dict[str, Architecture]:
     """Models opened or made in this session, by name. They never leave it."""
     return st.session_state.setdefault("own_models", {})  # type: ignore[no-any-return]  # streamlit's state is untyped
@@ -99,16 +108,17 @@ def header(page: str) -> None:
     for notice in st.session_state["notices"]:
         st.warning(literal(notice), icon=":material/link_off:")
     now, models = scenario(), chosen()
-    words, share, export = st.columns([6, 1, 1], vertical_alignment="center")
+    words, buttons = st.columns([3, 1], vertical_alignment="center")
     words.markdown(f"**{literal(verdict(models, now, accelerator(now.accelerator)))}**")
-    with share.popover("Share", icon=":material/share:", width="stretch"):
+    row = buttons.container(horizontal=True, horizontal_alignment="right")
+    with row.popover("Share", icon=":material/share:"):
         st.caption("This link opens the same page with the same numbers. It holds every choice.")
         st.code(shared_link(page), language=None, wrap_lines=True)
         st.caption("The same numbers on the command line and in Python:")
         st.code(now.command("compare", *now.models), language="sh", wrap_lines=True)
         if models:
             st.code(now.python(models[0].name), language="python", wrap_lines=True)
-    with export.popover("Export", icon=":material/download:", width="stretch"):
+    with row.popover("Export", icon=":material/download:"):
         st.caption("The chosen models at this scenario, as a file.")
         for form, (name, mime) in MEDIA.items():
             st.download_button(

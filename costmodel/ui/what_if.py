@@ -41,7 +41,8 @@ def _result(base: Architecture, changed: Architecture) -> None:
     now = frame.scenario()
     ghost = base if changed is not base else None
     words = cache_sentence([changed], now, ghost)
-    frame.figure(cache_curves([changed], now, ghost), f"{chart_words([changed, base], now)} {words}", "what_if", height=400)
+    drawn = cache_curves([changed], now, ghost)
+    frame.figure(drawn, f"{chart_words([changed, base], now)} {words}", "what_if", height=400)
     st.markdown(f"**{frame.literal(words)}**")
     with st.container(horizontal=True):
         st.download_button(
@@ -78,9 +79,8 @@ def _editor(base: Architecture, shown: Architecture) -> None:
     """A widget for everything that may be changed, by layer group."""
     for heading, own in knobs(shown).items():
         with st.expander(heading if heading != "model" else "The whole model", expanded=heading == shown.layers[0].name):
-            columns = st.columns(2)
-            for place, knob in enumerate(own):
-                with columns[place % 2]:
+            with st.container(key=f"grid_{heading}"):
+                for knob in own:
                     _widget(base, knob)
             if heading != "model":
                 _take(base, heading)
