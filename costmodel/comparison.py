@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -150,7 +151,7 @@ def diff_rows(
     context, batch = whole("context", context), whole("batch", batch)
     (weights, to_weights), (cache, to_cache) = _pair(precision), _pair(cache_precision)
     before = start = _priced(first, context, batch, weights, cache)
-    walk = [(change, stage.built(), weights, cache) for change, stage in _changes(_Stage.of(first), _Stage.of(last))]
+    walk = [(change, model, weights, cache) for change, model in _walk(first, last)]
     if to_weights != weights:
         walk.append((f"weights {weights} -> {to_weights}", last, to_weights, cache))
     if to_cache != cache:
@@ -163,6 +164,12 @@ def diff_rows(
         before = after
     end = _priced(last, context, batch, to_weights, to_cache)
     return {"change": first.name, **start}, steps, {"change": last.name, **end}
+
+
+@lru_cache(maxsize=128)
+def _walk(first: Architecture, last: Architecture) -> tuple[tuple[str, Architecture], ...]:
+    """Each change with the model it leads to; kept, as their formulas are then derived once."""
+    return tuple((change, stage.built()) for change, stage in _changes(_Stage.of(first), _Stage.of(last)))
 
 
 def _pair(stored: Stored) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from sympy import Add, Dummy, Eq, Expr, Integer, Max, Min, Piecewise, Symbol, ce
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import Value, evaluate, evaluate_arrays, plain, walk
 from costmodel.frames import frame
-from costmodel.symbols import LATEX_NAMES, LETTERS, S, T, letter_named
+from costmodel.symbols import LATEX_NAMES, LETTERS, Letter, S, T, letter_named
 from costmodel.workload import METHODS, Options, Phase
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Formula:
         self._in_letters = in_letters
         self._recipe = recipe
         self._variants: dict[Options, Formula] = {}
+        self._slopes: dict[str, Formula] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as the question that made it: asked again where it is loaded."""
@@ -298,6 +299,11 @@ class Formula:
             raise CostModelError(
                 f"{self.name} does not depend on {shown(name)}; {did_you_mean(name, known) if known else 'it is a constant'}"
             )
+        if letter.field not in self._slopes:
+            self._slopes[letter.field] = self._derivative(letter)
+        return self._slopes[letter.field]
+
+    def _derivative(self, letter: Letter) -> Formula:
         symbol, given = letter.symbol, self._given
 
         def derive(options: Options) -> tuple[Term, ...]:
@@ -312,7 +318,7 @@ class Formula:
             )  # fmt: skip
 
         about = {"name": f"d {self.name} / d {letter.field}", "unit": f"{self.unit} per {PER.get(letter.field, letter.field)}"}
-        return self._like(derive, **about, recipe=(self, "derivative", name))
+        return self._like(derive, **about, recipe=(self, "derivative", letter.field))
 
     def table(self, **inputs: Any) -> pd.DataFrame:
         """The parts as a DataFrame: part, formula, unit, and their values where inputs are given.

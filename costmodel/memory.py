@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from costmodel.architecture import Architecture
@@ -83,6 +84,7 @@ def capacity(
     )  # fmt: skip
 
 
+@lru_cache(maxsize=1024)
 def _capacity(
     model: Architecture, device: Accelerator, devices: int, context: int, batch: int,
     precision: str | Precision, cache_precision: str | None, view: str,
