@@ -216,6 +216,8 @@ def opened(name: str, data: bytes) -> tuple[Architecture, str]:
 def _text(path: Path, most: int = MAX_FILE_BYTES, wanted: str = A_PRESET) -> str:
     shown_name = shown(path.name or str(path))
     try:
+        if path.is_dir():
+            raise CostModelError(f"{shown_name} is a folder; give {wanted}")
         if path.exists() and not path.is_file():
             raise CostModelError(f"{shown(str(path))} is no ordinary file; give {wanted}")
         if not path.is_file():

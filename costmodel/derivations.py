@@ -133,7 +133,7 @@ class Derivation:
 
 
 def derivation(model: Architecture, scenario: Scenario, name: str) -> Derivation:
-    """Each step from letters to the value of a quantity (`scenario.QUANTITIES`) of a model at a scenario.
+    r"""Each step from letters to the value of a quantity (`scenario.QUANTITIES`) of a model at a scenario.
 
     >>> import costmodel as cm
     >>> steps = derivation(cm.load("deepseek-v3"), Scenario(context=4096), "cache_bytes")
