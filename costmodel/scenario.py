@@ -25,6 +25,8 @@ MAX_MODELS = 4
 STOPS = tuple(sorted(step << power for power in range(9, 20) for step in (2, 3)))[:-1]
 """Lengths of context that a slider stops at: 1k, 1.5k, 2k, 3k ... 1M."""
 MAX_EDITS = 64
+SAME = "same"
+"""The other model stored like the first."""
 
 Quantity = Literal[
     "params", "active", "weight_bytes", "cache_bytes", "prefill_flops", "decode_flops", "bytes_moved", "training_flops"
@@ -43,7 +45,8 @@ class Scenario(Checked):
     """Up to four models, one workload, how numbers are stored and shown, and the hardware they are held against.
 
     `model` and `other` are the models that a page about one or two of them is about (empty: the first ones),
-    `quantity` what it shows, `edit` the changes made to `model`.
+    `quantity` what it shows, `to_weights` and `to_cache` the other's formats, `height` and `along` the
+    axes of the landscape, `edit` the changes made to `model`.
 
     >>> Scenario(context=4096).query()["context"]
     ['4k']
@@ -61,6 +64,10 @@ class Scenario(Checked):
     model: str = ""
     other: str = ""
     quantity: Quantity = "cache_bytes"
+    to_weights: str = SAME
+    to_cache: str = SAME
+    height: Literal["cache_bytes_per_token", "decode_flops", "params_active"] = "cache_bytes_per_token"
+    along: Literal["size", "date"] = "size"
     edit: Annotated[tuple[str, ...], Field(max_length=MAX_EDITS)] = ()
 
     # a link
@@ -185,5 +192,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "view": ("theory", "engine"),
     "units": ("GiB", "GB"),
     "quantity": QUANTITIES,
+    "to_weights": (SAME, *FORMATS),
+    "to_cache": (SAME, *ELEMENT_BYTES),
+    "height": ("cache_bytes_per_token", "decode_flops", "params_active"),
+    "along": ("size", "date"),
 }
 """What may be chosen, by field."""

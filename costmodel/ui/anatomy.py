@@ -6,7 +6,7 @@ import streamlit as st
 
 from costmodel.anatomy import anatomy_sentence, layer_runs, part_rows
 from costmodel.charts import icicle, layer_strip
-from costmodel.scenario import QUANTITIES, WHAT
+from costmodel.scenario import QUANTITIES
 from costmodel.tables import Table
 from costmodel.ui import frame
 
@@ -19,7 +19,8 @@ def page() -> None:
         model = frame.model_picker()
     if model is None:
         return
-    name = right.selectbox("Of what", QUANTITIES, format_func=WHAT.__getitem__, key="quantity", **frame.BOUND)
+    with right:
+        name = frame.quantity_picker(QUANTITIES)
     formula = now.formula(model, name)
     rows = part_rows(formula, now.inputs(formula))
     words = anatomy_sentence(model, now, rows)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from costmodel.charts import waterfall
 from costmodel.comparison import DIFFERENCES, diff_rows
-from costmodel.scenario import CHOICES, WHAT
+from costmodel.scenario import CHOICES, SAME
 from costmodel.sentences import walk_sentence
 from costmodel.summary import STEPS, diff_table, unequal_table
 from costmodel.ui import frame
@@ -19,13 +19,17 @@ def page() -> None:
     with columns[0]:
         first = frame.model_picker("From", "model")
     with columns[1]:
-        last = frame.model_picker("To", "other", place=1)
+        last = frame.model_picker("To", "other")
     if first is None or last is None:
         return
-    name = columns[2].selectbox("In", list(DIFFERENCES), format_func=WHAT.__getitem__, key="quantity", **frame.BOUND)
-    weights = columns[3].selectbox("Its weights", CHOICES["weights"], CHOICES["weights"].index(now.weights), key="to_weights")
-    cache = columns[4].selectbox("Its cache", CHOICES["cache"], CHOICES["cache"].index(now.cache), key="to_cache")
-    stored = {"precision": (now.weights, weights), "cache_precision": (now.cache, cache)}
+    with columns[2]:
+        name = frame.quantity_picker(DIFFERENCES)
+    weights = columns[3].selectbox("Its weights", CHOICES["to_weights"], key="to_weights", **frame.BOUND)
+    cache = columns[4].selectbox("Its cache", CHOICES["to_cache"], key="to_cache", **frame.BOUND)
+    stored = {
+        "precision": (now.weights, now.weights if weights == SAME else weights),
+        "cache_precision": (now.cache, now.cache if cache == SAME else cache),
+    }
     start, steps, end = diff_rows(first, last, now.context, now.batch, **stored)
     words = walk_sentence(start, steps, end, name, STEPS[name], now.units)
     frame.figure(waterfall(start, steps, end, name, STEPS[name], now.units), words, "walk")

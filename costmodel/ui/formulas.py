@@ -6,7 +6,7 @@ import streamlit as st
 
 from costmodel.derivations import derivation
 from costmodel.reporting import published_table
-from costmodel.scenario import QUANTITIES, WHAT
+from costmodel.scenario import QUANTITIES
 from costmodel.ui import frame
 
 
@@ -18,7 +18,8 @@ def page() -> None:
         model = frame.model_picker()
     if model is None:
         return
-    name = right.selectbox("Quantity", QUANTITIES, format_func=WHAT.__getitem__, key="quantity", **frame.BOUND)
+    with right:
+        name = frame.quantity_picker(QUANTITIES)
     steps = derivation(model, now, name)
     st.subheader("In letters, layer by layer")
     for part in steps.parts:

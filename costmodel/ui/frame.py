@@ -12,12 +12,13 @@ from costmodel.architecture import Architecture
 from costmodel.catalog import accelerator, accelerators, load, presets
 from costmodel.charts import Figure, table_rows
 from costmodel.reporting import MEDIA, scenario_file
-from costmodel.scenario import CHOICES, MAX_MODELS, STOPS, YARDSTICK, Scenario
+from costmodel.scenario import CHOICES, MAX_MODELS, STOPS, WHAT, YARDSTICK, Scenario
 from costmodel.sentences import verdict
 from costmodel.tables import Table, readable_rows
 from costmodel.units import tokens
 
 BOUND: dict[str, Any] = {"bind": "query-params"}
+"""A control that the address holds. It shows its values as the address does: names, as on the command line."""
 DEFINED = {
     "context": "tokens of each sequence: prompt and answer so far",
     "batch": "sequences served at the same time, each with its own cache",
@@ -28,6 +29,7 @@ DEFINED = {
 }
 
 
+QUANTITY_WORDS = "  \n".join(f"{name}: {words}" for name, words in WHAT.items())
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 4.5rem; }
 [class*="st-key-grid_"] { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); align-items: stretch; }
@@ -66,13 +68,11 @@ def open_link() -> None:
     """Reads the link once a session: every control starts from it, and what it says that is not understood is told."""
     if "notices" in st.session_state:
         return
-    query = {name: st.query_params.get_all(name) for name in st.query_params}
-    start, notices = Scenario.of(query, own_models())
+    start, notices = Scenario.of({name: st.query_params.get_all(name) for name in st.query_params}, own_models())
     st.session_state["notices"] = notices
     for name in type(start).model_fields:
         value = getattr(start, name)
         st.session_state[name] = list(value) if isinstance(value, tuple) else value
-    st.session_state["edits"] = start.edit
 
 
 def controls() -> None:
@@ -88,19 +88,27 @@ def controls() -> None:
     left.selectbox("Weights", CHOICES["weights"], key="weights", help=DEFINED["weights"], **BOUND)
     right.selectbox("Cache", CHOICES["cache"], key="cache", help=DEFINED["cache"], **BOUND)
     left, right = st.columns([2, 1])
-    left.selectbox("Accelerator", accelerators(), key="accelerator", format_func=_device, **BOUND)
+    left.selectbox("Accelerator", accelerators(), key="accelerator", **BOUND)
     right.number_input("Devices", 1, 100_000, key="devices", **BOUND)
     left, right = st.columns(2)
     left.radio("Cache view", CHOICES["view"], key="view", help=DEFINED["view"], **BOUND)
     right.radio("Units", CHOICES["units"], key="units", help=DEFINED["units"], **BOUND)
+    st.session_state["scenario"] = _gathered()
+
+
+def _gathered() -> Scenario:
+    """What all controls say; a picker that stands on its first model says nothing."""
     state = st.session_state
-    fields = {name: state[name] for name in Scenario.model_fields if name in state and name not in ("models", "edit")}
-    whole = {name: int(fields[name]) for name in ("context", "batch", "devices")}
-    state["scenario"] = Scenario(**fields | whole, models=tuple(state["models"]), edit=tuple(state["edits"]))
+    values = {name: state[name] for name in Scenario.model_fields if name in state}
+    values |= {name: int(values[name]) for name in ("context", "batch", "devices")}
+    values |= {name: tuple(values[name]) for name in ("models", "edit")}
+    return Scenario(
+        **values | {name: "" for name, place in PICKERS.items() if values.get(name) in values["models"][place : place + 1]}
+    )
 
 
-def _device(name: str) -> str:
-    return accelerator(name).title
+PICKERS = {"model": 0, "other": 1}
+"""The pickers of one of the chosen models, and the model each stands on first."""
 
 
 def header(page: str) -> None:
@@ -141,15 +149,23 @@ def literal(text: str) -> str:
     return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|~!&$:" else character for character in text)
 
 
-def model_picker(label: str = "Model", key: str = "model", place: int = 0) -> Architecture | None:
+def model_picker(label: str = "Model", key: str = "model") -> Architecture | None:
     """One of the chosen models."""
     names = list(scenario().models)
     if not names:
         st.info("Choose one to four models in the sidebar.")
         return None
     if st.session_state.get(key) not in names:
-        st.session_state[key] = names[min(place, len(names) - 1)]
-    return model_named(st.selectbox(label, names, key=key, format_func=lambda name: literal(model_named(name).title), **BOUND))
+        st.session_state[key] = names[min(PICKERS[key], len(names) - 1)]
+    return model_named(st.selectbox(label, names, key=key, **BOUND))
+
+
+def quantity_picker(names: Sequence[str]) -> str:
+    """One of the quantities that a page can show; one that it cannot gives way to the first."""
+    if st.session_state.get("quantity") not in names:
+        st.session_state["quantity"] = names[0]
+    chosen: str = st.selectbox("Quantity", names, key="quantity", help=QUANTITY_WORDS, **BOUND)
+    return chosen
 
 
 def figure(drawn: Figure, words: str, key: str, rows: Sequence[dict[str, Any]] | None = None, **options: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from costmodel.catalog import load, presets
-from costmodel.charts import LANDSCAPE_TITLES, landscape
+from costmodel.charts import landscape
 from costmodel.landscape import AXES, landscape_rows
-from costmodel.scenario import MAX_MODELS
+from costmodel.scenario import CHOICES, MAX_MODELS
 from costmodel.sentences import landscape_sentence
 from costmodel.tables import Table
 from costmodel.ui import frame
@@ -17,8 +17,8 @@ def page() -> None:
     """Every preset as a point; a click adds the model to the chosen ones."""
     now = frame.scenario()
     left, right = st.columns(2)
-    against = left.selectbox("Height", list(AXES), format_func=LANDSCAPE_TITLES.__getitem__, key="height", **frame.BOUND)
-    along = right.radio("Along", ["size", "date"], key="along", horizontal=True, **frame.BOUND)
+    against = left.selectbox("Height", list(AXES), key="height", **frame.BOUND)
+    along = right.radio("Along", CHOICES["along"], key="along", horizontal=True, **frame.BOUND)
     rows = landscape_rows([*(load(name) for name in presets()), *frame.own_models().values()], now)
     words = landscape_sentence(rows, against, now)
     drawn = landscape(rows, against, along, now, now.models)

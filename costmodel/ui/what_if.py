@@ -33,7 +33,7 @@ def page() -> None:
     with result:
         if changed is not None:
             _result(base, changed)
-        st.button("Undo all changes", on_click=_reset, disabled=not st.session_state["edits"], icon=":material/undo:")
+        st.button("Undo all changes", on_click=_reset, disabled=not st.session_state["edit"], icon=":material/undo:")
 
 
 def _result(base: Architecture, changed: Architecture) -> None:
@@ -61,7 +61,7 @@ def _result(base: Architecture, changed: Architecture) -> None:
 
 def _changed(base: Architecture) -> Architecture | None:
     """The base with the scenario's changes; None, and why, where they are impossible."""
-    edits = st.session_state["edits"]
+    edits = st.session_state["edit"]
     try:
         if not edits:
             return base
@@ -71,8 +71,8 @@ def _changed(base: Architecture) -> Architecture | None:
         st.error(frame.literal(str(error)), icon=":material/error:")
         return None
     finally:
-        if list(edits) != st.query_params.get_all("edit"):
-            st.query_params["edit"] = list(edits)
+        if st.query_params.get_all("edit") != edits:
+            st.query_params["edit"] = edits
 
 
 def _editor(base: Architecture, shown: Architecture) -> None:
@@ -108,14 +108,14 @@ def _said(value: Any) -> str:
 
 def _edit(base: str, path: str) -> None:
     """Takes one change into the scenario; a value as it was takes it out."""
-    changes = read_edits(st.session_state["edits"])
+    changes = read_edits(st.session_state["edit"])
     value = st.session_state[f"{EDITOR}{base}/{path}"]
     changes.pop(path, None)
     try:
         was = {knob.path: knob.value for own in knobs(edited(frame.model_named(base), changes)).values() for knob in own}
     except CostModelError:
         was = {}
-    st.session_state["edits"] = as_edits(changes if path in was and was[path] == value else changes | {path: value})
+    st.session_state["edit"] = list(as_edits(changes if path in was and was[path] == value else changes | {path: value}))
 
 
 def _take(base: Architecture, group: str) -> None:
@@ -126,7 +126,7 @@ def _take(base: Architecture, group: str) -> None:
         path = f"{group}/{part}"
         key = f"{EDITOR}{base.name}/{path}"
         names = list(groups_to_take(others, part))
-        st.session_state[key] = read_edits(st.session_state["edits"]).get(path)
+        st.session_state[key] = read_edits(st.session_state["edit"]).get(path)
         column.selectbox(
             f"{part} taken from",
             [None, *names],
@@ -138,7 +138,7 @@ def _take(base: Architecture, group: str) -> None:
 
 
 def _reset() -> None:
-    st.session_state["edits"] = ()
+    st.session_state["edit"] = []
 
 
 def _keep(model: Architecture) -> None:
