@@ -43,6 +43,7 @@ def cache_curves(models: Sequence[Architecture], scenario: Scenario, yardstick: 
     >>> cache_curves([cm.load("gpt2")], Scenario())["data"][0]["name"]
     'GPT-2'
     """
+    yardstick = None if yardstick in models else yardstick
     shown = [*models[: len(COLOURS)], *([yardstick] if yardstick else [])]
     lines = [_curve(model, colour(-1 if model is yardstick else place), place, scenario) for place, model in enumerate(shown)]
     low, high = (10 ** f(log10(v) for line in lines for v in line["y"]) for f in (min, max)) if lines else (1, 1)
@@ -52,7 +53,8 @@ def cache_curves(models: Sequence[Architecture], scenario: Scenario, yardstick: 
         if model is not yardstick:
             level = _memory(model, line, scenario, high)
             extras, shapes = extras + level[0], shapes + level[1]
-    sizes = [1 << power for power in range(10, 60, 3) if low / 8 <= 1 << power <= high * 8]
+    every = max(1, round((log10(high) - log10(low)) / log10(2) / 5))
+    sizes = [1 << power for power in range(0, 70, every) if low / 2 <= 1 << power <= high * 2]
     layout = _layout(
         "cache",
         xaxis=_log_axis("context, tokens", [1 << power for power in range(10, 21, 2)], tokens)

@@ -37,7 +37,7 @@ def live_chart(
     '70272*batch*context'
     """
     series = [_series(model, scenario, quantity, place) for place, model in enumerate(models)]
-    if yardstick is not None:
+    if yardstick is not None and yardstick not in models:
         series.append(_series(yardstick, scenario, quantity, -1))
     unit = "bytes" if quantity == "cache_bytes" else "FLOP"
     return {

@@ -96,8 +96,10 @@ def verdict(models: Sequence[Architecture], scenario: Scenario, device: Accelera
     said = []
     if len(misses) < len(free):
         fits = [title for left, title in free if left >= 0]
-        named = f"all {len(free)} fit" if len(fits) == len(free) > 1 else f"{', '.join(fits)} fit{'s' if len(fits) == 1 else ''}"
-        said.append(f"{named}, {tightest} with {shown(least)} free")
+        named = f"all {len(free)} fit" if len(fits) == len(free) > 1 else f"{', '.join(fits)} fit"
+        said.append(
+            f"{fits[0]} fits with {shown(least)} free" if len(fits) == 1 else f"{named}, {tightest} with {shown(least)} free"
+        )
     if misses:
         said.append(f"{', '.join(misses)} does not fit" if len(misses) == 1 else f"{', '.join(misses)} do not fit")
     return f"{scenario.devices:,} x {device.title} with {load}: {'; '.join(said)}."

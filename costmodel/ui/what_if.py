@@ -66,7 +66,7 @@ def _changed(base: Architecture) -> Architecture | None:
         if not edits:
             return base
         changed = edited(base, read_edits(edits))
-        return changed.model_copy(update={"title": f"{base.title}, changed"})
+        return changed.model_copy(update={"name": f"{base.name[:70]}-changed", "title": f"{base.title}, changed"})
     except CostModelError as error:
         st.error(frame.literal(str(error)), icon=":material/error:")
         return None
@@ -143,7 +143,7 @@ def _reset() -> None:
 
 def _keep(model: Architecture) -> None:
     """Makes the changed model one of the session's, and chooses it."""
-    name = next(name for number in range(1, 10_000) if (name := f"{model.name[:60]}-what-if-{number}") not in frame.own_models())
+    name = next(name for number in range(1, 10_000) if (name := f"{model.name[:60]}-{number}") not in frame.own_models())
     _own(model.model_copy(update={"name": name, "title": f"{model.title} ({name.rpartition('-')[2]})"}))
 
 
