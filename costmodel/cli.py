@@ -156,6 +156,10 @@ def diff(
     b: ModelArgument,
     context: ContextOption = "128k",
     batch: BatchOption = 1,
+    precision: PrecisionOption = "bf16",
+    cache_precision: CacheOption = "bf16",
+    to_precision: Annotated[str, typer.Option(help="Format of B's weights; A's by default.")] = "",
+    to_cache_precision: Annotated[str, typer.Option(help="Format of B's cache; A's by default.")] = "",
     form: FormatOption = Format.table,
 ) -> None:
     """Walk from A to B, one architecture change at a time, with what each costs."""
@@ -163,7 +167,8 @@ def diff(
     from costmodel.summary import diff_table
     from costmodel.units import parse_tokens
 
-    emit([diff_table(load(a), load(b), parse_tokens(context), batch)], form)
+    stored = (precision, to_precision or precision), (cache_precision, to_cache_precision or cache_precision)
+    emit([diff_table(load(a), load(b), parse_tokens(context), batch, *stored)], form)
 
 
 @app.command()
