@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sympy import Symbol, latex
+from sympy import Expr, Integer, Symbol, latex
+from sympy.core.relational import Relational
 from sympy.printing.str import StrPrinter
 
 from costmodel.architecture import Architecture
@@ -18,7 +19,7 @@ from costmodel.families import Family, family
 from costmodel.formula import Formula
 from costmodel.printing import spreadsheet_block
 from costmodel.scenario import Scenario
-from costmodel.symbols import LATEX_NAMES, LETTERS, B, S, d_model
+from costmodel.symbols import LATEX_NAMES, LETTERS, B, S, T, d_model
 from costmodel.tables import Table
 from costmodel.units import quantity as told
 from costmodel.units import workload
@@ -138,7 +139,7 @@ def derivation(model: Architecture, scenario: Scenario, name: str) -> Derivation
     >>> import costmodel as cm
     >>> steps = derivation(cm.load("deepseek-v3"), Scenario(context=4096), "cache_bytes")
     >>> steps.parts[0].latex, steps.substituted
-    ('B S b_{kv} \\left(d_{c} + d_{h}^{R}\\right)', '70272*1*4096')
+    ('B\\,S\\,b_{kv}\\,\\left(d_{c} + d_{h}^{R}\\right)', '70272*1*4096')
     """
     formula = scenario.formula(model, name)
     inputs = scenario.inputs(formula)
@@ -147,8 +148,8 @@ def derivation(model: Architecture, scenario: Scenario, name: str) -> Derivation
     rows = formula.rows(**inputs)
     return Derivation(
         parts=tuple(_parts(model, scenario, name)),
-        latex=formula.latex,
-        substituted=_Substituted(numbers).doprint(formula.expr),
+        latex=_as_latex(_taken(formula.expr, numbers)),
+        substituted=_Substituted(numbers).doprint(_taken(formula.expr, numbers)),
         value=f"{value:,} {formula.unit} ({told(value, formula.unit, scenario.units)})",
         source=formula.source or "sums of stored tensors",
         status=formula.status,
@@ -162,6 +163,18 @@ def derivation(model: Architecture, scenario: Scenario, name: str) -> Derivation
     )
 
 
+def _taken(expr: Expr, numbers: Mapping[Symbol, int]) -> Expr:
+    """An expression with its conditions decided, as a context is one token or more."""
+    conditions = {
+        condition: condition.xreplace({letter: Integer(n) for letter, n in numbers.items()}) for condition in expr.atoms(Relational)
+    }
+    return expr.xreplace(conditions)
+
+
+def _as_latex(expr: Expr) -> str:
+    return latex(expr, mul_symbol=r"\,", symbol_names=LATEX_NAMES)  # type: ignore[no-any-return]  # sympy is untyped
+
+
 def _parts(model: Architecture, scenario: Scenario, name: str) -> Iterator[Part]:
     """Each kind of layer that the quantity counts, in letters, with the numbers of its blocks."""
     found: dict[tuple[str, str, str], int] = {}
@@ -172,7 +185,8 @@ def _parts(model: Architecture, scenario: Scenario, name: str) -> Iterator[Part]
                 continue
             numbers = {**block.binding(), d_model: model.hidden_size}
             letters = [f"{symbol.name} = {int(numbers[symbol]):,}" for symbol in formula.symbols if symbol in numbers]
-            asked = (block.kind, latex(formula.expr, symbol_names=LATEX_NAMES), ", ".join(letters))
+            expr = _taken(formula.expr, {S: scenario.context, T: 1})
+            asked = (block.kind, _as_latex(expr), ", ".join(letters))
             found[asked] = found.get(asked, 0) + group.count
     for (kind, text, letters_told), layers in found.items():
         yield Part(f"{kind}, {layers} layers", text, letters_told)

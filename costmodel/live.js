@@ -2,7 +2,9 @@
 // data: {series: [{title, colour, dash, code, needs}], sliders: [{name, label, low, high, value, help}], over, unit, units, words}
 // `code` is an expression printed by costmodel from its own formulas; texts only ever become text nodes.
 function liveChart(root, data, released) {
-  const SVG = "http://www.w3.org/2000/svg", WIDTH = 720, HEIGHT = 300, LEFT = 74, RIGHT = 14, TOP = 14, BOTTOM = 34, POINTS = 160;
+  const narrow = (root.clientWidth || window.innerWidth) < 520;
+  const SVG = "http://www.w3.org/2000/svg", WIDTH = narrow ? 380 : 720, HEIGHT = narrow ? 250 : 300;
+  const LEFT = 74, RIGHT = 14, TOP = 14, BOTTOM = 34, POINTS = 160;
   const log = Math.log2;
   const state = root.liveState || (root.liveState = {values: {}});
   const names = data.sliders.map((slider) => slider.name);
@@ -64,6 +66,19 @@ function liveChart(root, data, released) {
   const across = (number) => LEFT + (WIDTH - LEFT - RIGHT) * (log(number) - log(over.low)) / (log(over.high) - log(over.low));
   const up = (number) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (log(Math.max(number, bottom)) - log(bottom)) / (log(top) - log(bottom) || 1);
 
+  // round numbers within the vertical axis, five or so: powers of two for KiB and the like, else 1, 2 and 5 times powers of ten
+  const ticks = () => {
+    const all = [];
+    if (data.unit === "bytes" && data.units === "GiB") {
+      for (let power = Math.ceil(log(bottom) - 1e-9); power <= log(top) + 1e-9; power += 1) all.push(2 ** power);
+    } else {
+      const steps = top / bottom > 200 ? [1] : [1, 2, 5];
+      for (let power = Math.floor(Math.log10(bottom)); power <= Math.log10(top); power += 1)
+        all.push(...steps.map((step) => step * 10 ** power).filter((number) => number >= bottom && number <= top));
+    }
+    const every = Math.ceil(all.length / 6);
+    return all.filter((_, place) => place % every === 0);
+  };
   const axes = () => {
     grid.replaceChildren();
     const step = Math.max(1, Math.ceil((log(over.high) - log(over.low)) / 6));
@@ -72,11 +87,10 @@ function liveChart(root, data, released) {
       make("line", grid, {x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM, class: "live-grid"});
       make("text", grid, {x, y: HEIGHT - BOTTOM + 18, "text-anchor": "middle"}, plain(2 ** power));
     }
-    const base = data.unit === "bytes" && data.units === "GiB" ? 2 : 10, rise = Math.log(top / bottom) / Math.log(base), every = Math.max(1, Math.ceil(rise / 5));
-    for (let power = Math.ceil(Math.log(bottom) / Math.log(base) - 1e-9); power <= Math.log(top) / Math.log(base) + 1e-9; power += every) {
-      const y = up(base ** power);
+    for (const number of ticks()) {
+      const y = up(number);
       make("line", grid, {x1: LEFT, x2: WIDTH - RIGHT, y1: y, y2: y, class: "live-grid"});
-      make("text", grid, {x: LEFT - 6, y: y + 4, "text-anchor": "end"}, shown(base ** power));
+      make("text", grid, {x: LEFT - 6, y: y + 4, "text-anchor": "end"}, shown(number));
     }
   };
   const redraw = () => {

@@ -13,7 +13,8 @@ from costmodel.tables import Table, clean, readable_rows
 STYLE = """
 :root { color-scheme: light dark; --text: #1f2328; --page: #ffffff; --rule: #d0d7de; --soft: #57606a; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --page: #0d1117; --rule: #30363d; --soft: #9da7b1; } }
-body { margin: 0 auto; max-width: 1080px; padding: 1.5rem 1rem 4rem; overflow-wrap: anywhere; }
+body { margin: 0 auto; max-width: 1080px; padding: 1.5rem 1rem 4rem; }
+h1, p, pre { overflow-wrap: anywhere; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } .soft { color: var(--soft); font-size: 0.9rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }

@@ -34,6 +34,7 @@ STYLE = """<style>
 .stMainBlockContainer { padding-top: 4.5rem; }
 [class*="st-key-grid_"] { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); align-items: stretch; }
 .st-key-grid_cards [data-testid="stMetric"] * { white-space: normal; text-overflow: clip; }
+.katex-display { overflow-x: auto; overflow-y: hidden; padding: 0.25rem 0; }
 @media (max-width: 600px) { .st-key-grid_cards [data-testid="stMetricValue"] { font-size: 1.3rem; } }
 </style>"""
 """Less empty space at the top, and grids that have as many columns as fit."""
