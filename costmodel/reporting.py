@@ -270,7 +270,8 @@ def scenario_file(form: str, models: Sequence[Architecture], scenario: Scenario)
         device = accelerator(scenario.accelerator)
         words = [verdict(models, scenario, device), cache_sentence(models, scenario), usual_lines(models, scenario)]
         charts = [live_chart(models, scenario, None, name) for name in ("cache_bytes", "decode_flops")]
-        return as_html(table.title, words, charts, [table], [scenario.command("compare", *scenario.models)], scenario.units)
+        title = f"{', '.join(model.title for model in models)}: {table.title}"
+        return as_html(title, words, charts, [table], [scenario.command("compare", *scenario.models)], scenario.units)
     if form not in MEDIA:
         raise CostModelError(f"no format {shown(form)}; {did_you_mean(form, MEDIA)}")
     return as_markdown([table]) if form == "md" else as_json(list(table.rows)) if form == "json" else as_csv([table])

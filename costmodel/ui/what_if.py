@@ -10,7 +10,7 @@ from costmodel.architecture import Architecture
 from costmodel.catalog import as_toml, load, opened, presets
 from costmodel.charts import cache_curves
 from costmodel.errors import CostModelError
-from costmodel.scenario import MAX_MODELS
+from costmodel.scenario import MAX_EDITS, MAX_MODELS
 from costmodel.sentences import cache_sentence, chart_words
 from costmodel.summary import comparison_table, diff_table, unequal_table
 from costmodel.ui import frame
@@ -70,13 +70,16 @@ def _changed(base: Architecture) -> Architecture | None:
     except CostModelError as error:
         st.error(frame.literal(str(error)), icon=":material/error:")
         return None
-    finally:
-        if st.query_params.get_all("edit") != edits:
-            st.query_params["edit"] = edits
 
 
 def _editor(base: Architecture, shown: Architecture) -> None:
-    """A widget for everything that may be changed, by layer group."""
+    """The changes made so far, then a widget for everything that may be changed, by layer group."""
+    st.multiselect(
+        "Changes", st.session_state["edit"], key="edit", accept_new_options=True, max_selections=MAX_EDITS,
+        placeholder="none yet; or type a path=value",
+        help="Take one out to undo it. A path is that of an architecture file, such as local/mixer/sliding_window=4096.",
+        **frame.BOUND,
+    )  # fmt: skip
     for heading, own in knobs(shown).items():
         with st.expander(heading if heading != "model" else "The whole model", expanded=heading == shown.layers[0].name):
             with st.container(key=f"grid_{heading}"):
@@ -84,18 +87,27 @@ def _editor(base: Architecture, shown: Architecture) -> None:
                     _widget(base, knob)
             if heading != "model":
                 _take(base, heading)
+    names = [group.name for group in shown.layers]
+    st.selectbox("Add layers like those of", [None, *_all_groups()], key=f"{EDITOR}add", on_change=_add, args=(names,))
+
+
+def _all_groups() -> list[str]:
+    return [f"{name}/{group.name}" for name in presets() for group in load(name).layers]
+
+
+def _add(names: list[str]) -> None:
+    """A new layer group, taken from a preset under a name that is free."""
+    taken = st.session_state[f"{EDITOR}add"]
+    st.session_state[f"{EDITOR}add"] = None
+    if taken:
+        free = next(name for number in range(1, 1_000) if (name := f"added-{number}") not in names)
+        st.session_state["edit"] = [*st.session_state["edit"], f"{free}={taken}"]
 
 
 def _widget(base: Architecture, knob: Knob) -> None:
     key = f"{EDITOR}{base.name}/{knob.path}"
     st.session_state[key] = knob.value
-    told: dict[str, Any] = {
-        "key": key,
-        "help": knob.meaning or None,
-        "on_change": _edit,
-        "args": (base.name, knob.path),
-        "width": 190,
-    }
+    told: dict[str, Any] = {"key": key, "help": knob.meaning or None, "on_change": _edit, "args": (base.name, knob.path)}
     if knob.choices:
         st.selectbox(knob.label, knob.choices, format_func=_said, **told)
     else:
@@ -108,14 +120,18 @@ def _said(value: Any) -> str:
 
 def _edit(base: str, path: str) -> None:
     """Takes one change into the scenario; a value as it was takes it out."""
-    changes = read_edits(st.session_state["edit"])
     value = st.session_state[f"{EDITOR}{base}/{path}"]
-    changes.pop(path, None)
+    others = [text for text in st.session_state["edit"] if text.partition("=")[0] != path]
+    was: object
     try:
-        was = {knob.path: knob.value for own in knobs(edited(frame.model_named(base), changes)).values() for knob in own}
-    except CostModelError:
-        was = {}
-    st.session_state["edit"] = list(as_edits(changes if path in was and was[path] == value else changes | {path: value}))
+        found = edited(frame.model_named(base), read_edits(others))
+        was = {knob.path: knob.value for own in knobs(found).values() for knob in own}.get(path)
+    except CostModelError:  # one of the others is impossible: the page says so
+        was = NOTHING
+    st.session_state["edit"] = others if was == value else [*others, *as_edits({path: value})][-MAX_EDITS:]
+
+
+NOTHING = object()
 
 
 def _take(base: Architecture, group: str) -> None:
@@ -126,7 +142,8 @@ def _take(base: Architecture, group: str) -> None:
         path = f"{group}/{part}"
         key = f"{EDITOR}{base.name}/{path}"
         names = list(groups_to_take(others, part))
-        st.session_state[key] = read_edits(st.session_state["edit"]).get(path)
+        said = [text.partition("=")[2] for text in st.session_state["edit"] if text.startswith(f"{path}=")]
+        st.session_state[key] = said[-1] if said and said[-1] in names else None
         column.selectbox(
             f"{part} taken from",
             [None, *names],
