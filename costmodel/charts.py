@@ -7,6 +7,7 @@ tell series apart without colour. `table_rows` gives the numbers of any of these
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape, unescape
 from math import log10
 from typing import Any
 
@@ -72,7 +73,7 @@ def _curve(model: Architecture, drawn: str, place: int, scenario: Scenario) -> F
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": model.title,
+        "name": plotly_text(model.title),
         "x": contexts.tolist(),
         "y": values.tolist(),
         "text": [quantity(value, "bytes", scenario.units) for value in values],
@@ -91,8 +92,8 @@ def _kinks(model: Architecture, line: Figure, scenario: Scenario) -> list[Figure
     return [
         {
             **_mark([window], [scenario.kept(model)(context=window, batch=scenario.batch)], line["line"]["color"], "circle-open"),
-            "name": f"{model.title}: window",
-            "text": [f"{model.title}: its window of {window:,} tokens is full"],
+            "name": f"{line['name']}: window",
+            "text": [f"{line['name']}: its window of {window:,} tokens is full"],
         }
         for window in _windows(model)
     ]
@@ -115,7 +116,7 @@ def _memory(model: Architecture, line: Figure, scenario: Scenario, high: float) 
     end = {
         **_mark([longest], [left], line["line"]["color"], "x"),
         "mode": "markers+text",
-        "name": f"{model.title}: max context",
+        "name": f"{line['name']}: max context",
         "text": [f"max context {longest:,}"],
         "textposition": "top left",
     }
@@ -137,7 +138,7 @@ def _end_labels(lines: Sequence[Figure]) -> list[Figure]:
         ends.setdefault(line["y"][-1], []).append(line)
     labels, taken = [], -1e9
     for value, together in sorted(ends.items()):
-        text = wrapped(", ".join(plotly_text(line["name"]) for line in together), 14)
+        text = wrapped(", ".join(line["name"] for line in together), 14)
         half = LABEL_GAP * (1 + text.count("<br>")) / 2
         place = max(log10(value), taken + half)
         taken = place + half
@@ -156,7 +157,7 @@ def plotly_text(text: str) -> str:
     >>> plotly_text("<b>x")
     '&lt;b&gt;x'
     """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escape(text, quote=False)
 
 
 def _layout(name: str, **own: Any) -> Figure:
@@ -421,4 +422,4 @@ def table_rows(figure: Figure) -> list[dict[str, Any]]:
         texts = trace.get("hovertext") or trace.get("text") or [""] * len(trace["x"])
         named = trace.get("name", "")
         rows += [{"series": named, "x": x, "y": y, "text": t} for x, y, t in zip(trace["x"], trace["y"], texts, strict=True)]
-    return rows
+    return [{name: unescape(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]

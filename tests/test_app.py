@@ -1,78 +1,325 @@
-"""The dashboard's page: no exception, and the library's numbers to the digit."""
+"""The dashboard, page by page: no exception, and the library's numbers to the digit."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import costmodel as cm
-from costmodel.catalog import bundled
-from costmodel.charts import cache_curves, cache_sentence
+from costmodel.catalog import as_toml, bundled
+from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
+from costmodel.sentences import cache_sentence, usual_lines, verdict
+from costmodel.units import binary_bytes, decimal_bytes
 
 pytest.importorskip("streamlit")
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
+
+from costmodel.ui import PAGES
+
+HERE = Path(__file__).parent
+MARKS = {
+    "explore": "metric", "landscape": "selectbox:height", "compare": "selectbox:other", "anatomy": "selectbox:quantity",
+    "moe": "toggle:table_active", "what-if": "multiselect:edit", "formulas": "latex", "report": "selectbox:model",
+}  # fmt: skip
+"""What only that page shows."""
 
 
-def opened(**query: str) -> Any:
-    from streamlit.testing.v1 import AppTest
-
-    page = AppTest.from_file(str(bundled("app.py")), default_timeout=30)
+def opened(page: str = "explore", **query: str | list[str]) -> Any:
+    """A page of the dashboard at a link, after its first run. Pages are found by the hash of their address."""
+    app = AppTest.from_file(str(bundled("app.py")), default_timeout=60)
     for name, value in query.items():
-        page.query_params[name] = value
-    page.run()
-    assert not page.exception
-    return page
+        app.query_params[name] = value
+    app._page_hash = calc_hash(page)
+    return run(app)
 
 
-def cells(page: Any) -> dict[str, dict[str, str]]:
-    """The table by quantity and model."""
-    return page.dataframe[0].value.set_index("quantity").to_dict("index")  # type: ignore[no-any-return]
+def run(app: Any) -> Any:
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def words(app: Any) -> str:
+    return "\n".join(element.value for element in (*app.markdown, *app.caption)).replace("\\", "")
+
+
+def tables(app: Any) -> list[Any]:
+    return [frame.value for frame in app.dataframe]
+
+
+def cells(app: Any, place: int) -> dict[str, dict[str, str]]:
+    return tables(app)[place].set_index("quantity").to_dict("index")  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("page", [path for path, *_ in PAGES])
+@pytest.mark.parametrize("name", cm.presets())
+def test_every_page_with_every_preset(page: str, name: str) -> None:
+    app = opened(page, models=name)
+    assert not app.error
+    assert not app.warning
+    kind, _, key = MARKS[page].partition(":")
+    shown = app.get(kind) if not key else [found for found in app.get(kind) if found.key == key]
+    assert shown, f"{page} is not what is shown"
+    assert verdict([cm.load(name)], Scenario(models=(name,)), cm.accelerator("h200")) in words(app)
+
+
+@pytest.mark.parametrize("page", [path for path, *_ in PAGES])
+def test_no_model_is_an_invitation(page: str) -> None:
+    app = opened(page)
+    app.multiselect(key="models").set_value([])
+    run(app)
+    assert "Choose one to four models" in words(app)
 
 
 def test_first_screen() -> None:
-    page = opened()
-    assert cells(page)["params_total"]["deepseek-v3"] == "671 B"
-    models = [cm.load(name) for name in page.multiselect(key="models").value]
-    assert page.markdown[0].value == cache_sentence(models, 131_072)
+    app = opened()
+    models = [cm.load(name) for name in FLAGSHIPS]
+    assert app.multiselect(key="models").value == list(FLAGSHIPS)
+    assert [metric.value for metric in app.metric] == [binary_bytes(model.cache_bytes(context=131_072)) for model in models]
+    assert cache_sentence(models, Scenario(), cm.load(YARDSTICK)) in words(app)
+    assert usual_lines(models, Scenario()) in words(app)
+    assert cells(app, 1)["params_total"]["deepseek-v3"] == "671 B"
 
 
-@pytest.mark.parametrize("name", cm.presets())
-def test_every_preset(name: str) -> None:
-    page = opened()
-    page.multiselect(key="models").set_value([name]).run()
-    assert not page.exception
-    assert list(cells(page)["cache_bytes"]) == [name]
+CHANGES = [
+    ("context", "select_slider", 4_096, {"context": 4_096}),
+    ("context", "select_slider", 3 << 18, {"context": 3 << 18}),
+    ("batch", "number_input", 7, {"batch": 7}),
+    ("cache", "selectbox", "fp8", {"cache": "fp8"}),
+    ("view", "radio", "engine", {"view": "engine"}),
+    ("units", "radio", "GB", {"units": "GB"}),
+    ("models", "multiselect", ["gpt2", "mixtral-8x7b"], {"models": ("gpt2", "mixtral-8x7b")}),
+    ("weights", "selectbox", "int4", {"weights": "int4"}),
+    ("accelerator", "selectbox", "l4", {"accelerator": "l4"}),
+    ("devices", "number_input", 3, {"devices": 3}),
+]
 
 
-def test_a_changed_control_changes_its_number() -> None:
-    page = opened()
-    before = cells(page)
-    page.select_slider(key="context").set_value(4_096).run()
-    after = cells(page)
-    assert before["params_total"] == after["params_total"]
-    assert before["cache_bytes"] != after["cache_bytes"]
-    page.radio(key="view").set_value("engine").run()
-    models = [cm.load(name) for name in page.multiselect(key="models").value]
-    assert page.markdown[0].value == cache_sentence(models, 4_096, view="engine")
-    page.multiselect(key="models").set_value([]).run()
-    assert not page.exception
-    assert page.info[0].value == "Choose one to four models."
+@pytest.mark.parametrize(("key", "kind", "value", "said"), CHANGES, ids=[f"{key}={value}" for key, _, value, _ in CHANGES])
+def test_a_changed_control_changes_its_numbers(key: str, kind: str, value: Any, said: dict[str, Any]) -> None:
+    app = opened()
+    before = ([metric.value for metric in app.metric], words(app), str(tables(app)))
+    getattr(app, kind)(key=key).set_value(value)
+    run(app)
+    after = ([metric.value for metric in app.metric], words(app), str(tables(app)))
+    assert before != after
+    scenario = Scenario(**said)
+    models = [cm.load(name) for name in scenario.models]
+    shown = decimal_bytes if scenario.units == "GB" else binary_bytes
+    assert after[0] == [shown(scenario.kept(model)(**scenario.at)) for model in models]
+    assert verdict(models, scenario, cm.accelerator(scenario.accelerator)) in after[1]
+    for model in models:
+        assert cells(app, 0)["weight_bytes"][model.name] == shown(model.weight_bytes(precision=scenario.weights))
+        assert cells(app, 0)["longest_context"][model.name].replace(",", "") == str(scenario.room(model).longest_context).lower()
+        assert cells(app, 1)["cache_bytes"][model.name] == shown(model.cache_bytes(**scenario.at, precision=scenario.cache))
 
 
-def test_a_link_opens_its_scenario_and_a_hostile_one_nothing_else() -> None:
-    page = opened(context="4k", batch="3", view="engine")
-    assert page.select_slider(key="context").value == 4_096
-    assert page.number_input(key="batch").value == 3
-    assert page.radio(key="view").value == "engine"
-    opened(context="<script>", batch="-1", models="no-such-model", view="x")
+LINKS = [
+    Scenario(),
+    Scenario(models=("gpt2",), context=5_000, batch=3, view="engine", units="GB", accelerator="mi300x", devices=2, cache="int8"),
+    Scenario(models=("kimi-k2", "qwen3-8b"), context=1, weights="q4_K", cache="fp32"),
+    Scenario(models=(), context=10**6 + 1),
+]
 
 
-def test_figures_are_valid_and_their_points_the_librarys() -> None:
-    import plotly.graph_objects as go
+@pytest.mark.parametrize("scenario", LINKS, ids=range(len(LINKS)))
+def test_a_link_opens_its_scenario(scenario: Scenario) -> None:
+    app = opened(**scenario.query())
+    assert not app.warning
+    assert app.session_state["scenario"] == scenario
+    for name in ("models", "context", "batch", "weights", "cache", "view", "accelerator", "devices", "units"):
+        value = app.session_state[name]
+        assert (tuple(value) if isinstance(value, list) else value) == getattr(scenario, name)
 
-    models = [cm.load(name) for name in ("gemma-3-27b", "deepseek-v3", "gpt2", "qwen3-next-80b-a3b")]
-    figure = cache_curves(models, 131_072, batch=2)
-    go.Figure(figure)
-    for model, line in zip(models, figure["data"], strict=True):
-        assert [model.cache_bytes(context=int(x), batch=2) for x in line["x"]] == line["y"]
-    assert 1_024 in figure["data"][0]["x"]  # the end of Gemma's window
+
+def test_a_hostile_link_is_told_and_harms_nothing() -> None:
+    hostile = {
+        "context": "<script>",
+        "batch": "-1",
+        "models": "no-such-model",
+        "view": "x",
+        "zzz": "1",
+        "v": "99",
+        "quantity": "__doc__",
+    }
+    for page, *_ in PAGES:
+        app = opened(page, **hostile)
+        assert len(app.warning) == len(hostile)
+        assert app.multiselect(key="models").value == list(FLAGSHIPS)
+    app = opened("what-if", models="gpt2", edit=["rubbish", "dense/count=<script>"])
+    assert len(app.error) == 1
+
+
+def test_the_landscape_places_by_what_is_chosen() -> None:
+    app = opened("landscape")
+    before = tables(app)[0]["cache bytes per token"].tolist()
+    for height in ("decode_flops", "params_active", "cache_bytes_per_token"):
+        for along in ("size", "date"):
+            app.selectbox(key="height").set_value(height)
+            app.radio(key="along").set_value(along)
+            run(app)
+    app.select_slider(key="context").set_value(2_048)
+    run(app)
+    assert tables(app)[0]["cache bytes per token"].tolist() != before
+    assert set(tables(app)[0]["name"]) == set(cm.presets())
+
+
+def test_the_walk_goes_where_it_is_sent() -> None:
+    app = opened("compare", models=["llama-3.1-70b", "gemma-3-27b", "gpt2"])
+    assert tables(app)[0]["change"].tolist()[0] == "llama-3.1-70b"
+    assert tables(app)[0]["change"].tolist()[-1] == "gemma-3-27b"
+    app.selectbox(key="other").set_value("gpt2")
+    app.selectbox(key="to_cache").set_value("fp8")
+    app.selectbox(key="quantity").set_value("prefill_flops")
+    run(app)
+    assert tables(app)[0]["change"].tolist()[-2:] == ["cache bf16 -> fp8", "gpt2"]
+    assert tables(app)[0]["cache bytes"].tolist()[-1] == binary_bytes(cm.load("gpt2").cache_bytes(context=131_072, precision="fp8"))
+
+
+@pytest.mark.parametrize("page", ["anatomy", "formulas"])
+def test_each_quantity_of_a_model_is_taken_apart(page: str) -> None:
+    app = opened(page, models=["gpt2", "deepseek-v3"], model="deepseek-v3")
+    model = cm.load("deepseek-v3")
+    for name in app.selectbox(key="quantity").options:
+        app.selectbox(key="quantity").set_value(name)
+        run(app)
+        formula = Scenario().formula(model, name)
+        value = formula(**Scenario().inputs(formula))
+        if page == "formulas":
+            assert f"= {value:,} {formula.unit}" in words(app)
+            assert {code.value for code in app.code} >= {formula.latex, formula.python, formula.javascript}
+        else:
+            assert tables(app)[0]["formula"].tolist()[0] == str(formula.expr)
+    app.selectbox(key="model").set_value("gpt2")
+    run(app)
+
+
+def test_charts_come_as_tables_too() -> None:
+    app = opened(models="gemma-3-27b")
+    plain = len(app.dataframe)
+    app.toggle(key="table_cache").set_value(True)
+    run(app)
+    assert len(app.dataframe) == plain + 1
+    rows = tables(app)[0]
+    gemma = cm.load("gemma-3-27b")
+    own = rows[rows["series"] == gemma.title]
+    assert all(gemma.cache_bytes(context=int(x)) == y for x, y in zip(own["x"], own["y"], strict=True))
+
+
+# What-if
+
+
+def what_if(*edit: str, **query: Any) -> Any:
+    return opened("what-if", models="gemma-3-27b", edit=list(edit), **query)
+
+
+def test_a_link_carries_changes_and_they_can_be_undone() -> None:
+    app = what_if("local/mixer/sliding_window=4096", "global/count=4")
+    rows = tables(app)[-1].set_index("quantity")
+    changed = cm.load("gemma-3-27b")
+    assert rows["gemma-3-27b"]["cache_bytes"] == binary_bytes(changed.cache_bytes(context=131_072))
+    assert rows["gemma-3-27b-changed"]["params_total"] != rows["gemma-3-27b"]["params_total"]
+    app.multiselect(key="edit").set_value(["global/count=4"])
+    run(app)
+    assert app.number_input(key="what_if_gemma-3-27b/local/mixer/sliding_window").value == 1_024
+    next(button for button in app.button if button.label == "Undo all changes").click()
+    run(app)
+    assert app.multiselect(key="edit").value == []
+
+
+def test_fields_groups_and_parts_can_be_changed() -> None:
+    app = what_if()
+    key = "what_if_gemma-3-27b/"
+    app.number_input(key=f"{key}local/mixer/num_key_value_heads").set_value(8)
+    run(app)
+    assert app.multiselect(key="edit").value == ["local/mixer/num_key_value_heads=8"]
+    app.number_input(key=f"{key}local/mixer/num_key_value_heads").set_value(16)
+    run(app)
+    assert app.multiselect(key="edit").value == []
+    app.number_input(key=f"{key}local/mixer/sliding_window").set_value(None)
+    app.selectbox(key=f"{key}tie_word_embeddings").set_value(False)
+    run(app)
+    assert set(app.multiselect(key="edit").value) == {"local/mixer/sliding_window=none", "tie_word_embeddings=no"}
+    app.selectbox(key=f"{key}local/mixer").set_value("deepseek-v3/dense")
+    app.selectbox(key="what_if_add").set_value("mixtral-8x7b/moe")
+    run(app)
+    assert "window" in app.error[0].value  # latent attention has no window
+    app.multiselect(key="edit").set_value(["local/mixer=deepseek-v3/dense", "added-1=mixtral-8x7b/moe"])
+    run(app)
+    assert not app.error
+    assert app.number_input(key=f"{key}added-1/count").value == 32
+    app.number_input(key=f"{key}local/mixer/kv_lora_rank").set_value(0)
+    run(app)
+    assert "kv_lora_rank" in app.error[0].value.replace("\\", "")
+
+
+def test_a_changed_model_can_be_kept_and_compared() -> None:
+    app = what_if("local/mixer/sliding_window=4096")
+    next(button for button in app.button if button.label == "Keep as a model").click()
+    run(app)
+    assert app.multiselect(key="models").value == ["gemma-3-27b", "gemma-3-27b-changed-1"]
+    assert app.multiselect(key="edit").value == []
+    app._page_hash = calc_hash("explore")
+    run(app)
+    assert len(app.metric) == 2
+    assert app.metric[0].value != app.metric[1].value
+
+
+def uploaded(name: str, data: bytes) -> Any:
+    app = what_if()
+    app.file_uploader(key="upload").upload(name, data)
+    return run(app)
+
+
+def test_a_config_and_an_architecture_file_open_as_models() -> None:
+    app = uploaded("config.json", (HERE / "configs" / "qwen3-8b.json").read_bytes())
+    assert len(app.success) == 1
+    name = app.multiselect(key="models").value[-1]
+    assert app.session_state["own_models"][name].params.total == cm.load("qwen3-8b").params.total
+    app = uploaded("mine.toml", as_toml(cm.load("mixtral-8x7b")).encode())
+    assert app.multiselect(key="models").value[-1] == "my-mixtral-8x7b"
+    app._page_hash = calc_hash("explore")
+    run(app)
+    assert app.metric[-1].value == binary_bytes(cm.load("mixtral-8x7b").cache_bytes(context=131_072))
+
+
+BAD = {
+    "empty.json": b"",
+    "empty.toml": b"",
+    "large.json": b" " * (50 << 20),
+    "large.toml": b"#" * (50 << 20),
+    "binary.json": bytes(range(256)) * 40,
+    "binary.toml": bytes(range(256)) * 40,
+    "deep.json": b"[" * 100_000,
+    "deep.toml": b"a = " + b"[" * 100_000,
+    "html.json": b'{"model_type": "<img src=x onerror=alert(1)>"}',
+    "<img src=x onerror=alert(1)>.json": b'{"model_type": "llama"}',
+    "../../etc/bomb.zip.json": b"PK\x03\x04" + b"\0" * 1_000,
+    "other.json": b'{"model_type": "gpt_neox_of_nobody", "hidden_size": 64}',
+    "list.json": b"[1, 2, 3]",
+    "nan.json": b'{"model_type": "llama", "hidden_size": NaN}',
+    "bidi.toml": 'name = "\u202egnp"'.encode(),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_one_line_and_the_session_lives_on(name: str) -> None:
+    app = uploaded(name, BAD[name])
+    assert len(app.error) == 1
+    told = app.error[0].value
+    assert "\n" not in told
+    assert told.isprintable()
+    assert len(told) < 600
+    assert app.multiselect(key="models").value == ["gemma-3-27b"]
+    app.number_input(key="batch").set_value(2)
+    run(app)
+
+
+def test_what_is_opened_stays_in_its_session() -> None:
+    app = uploaded("mine.toml", as_toml(cm.load("gpt2").model_copy(update={"name": "secret"})).encode())
+    assert "secret" in app.multiselect(key="models").options
+    assert "secret" not in what_if().multiselect(key="models").options
+    assert any("secret" in warning.value for warning in opened(models="secret").warning)

@@ -111,7 +111,7 @@ def _widget(base: Architecture, knob: Knob) -> None:
     if knob.choices:
         st.selectbox(knob.label, knob.choices, format_func=_said, **told)
     else:
-        st.number_input(knob.label, 0, 10**9, step=1, placeholder="none", **told)
+        st.number_input(knob.label, 0, 10**9, None if knob.optional else "min", 1, placeholder="none", **told)
 
 
 def _said(value: Any) -> str:

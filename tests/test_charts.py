@@ -1,0 +1,206 @@
+"""Figures: valid, few colours that all can tell apart, and the library's numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import costmodel as cm
+from costmodel import charts
+from costmodel.anatomy import layer_runs, part_rows
+from costmodel.architecture import Architecture
+from costmodel.catalog import opened
+from costmodel.comparison import diff_rows
+from costmodel.landscape import AXES, BATCHES, frontier, keeping, landscape_rows, touched_rows
+from costmodel.palette import COLOURS, GREY, colour, contrast
+from costmodel.scenario import FLAGSHIPS, QUANTITIES, YARDSTICK, Scenario
+from costmodel.sentences import (
+    cache_sentence,
+    chart_words,
+    experts_sentence,
+    landscape_sentence,
+    usual_lines,
+    verdict,
+    walk_sentence,
+)
+from costmodel.summary import STEPS
+
+LIGHT, DARK = "#ffffff", "#0e1117"
+HOSTILE = "<img src=x onerror=alert(1)> $\\frac{1}{2}$ [a](b)"
+
+
+def hostile() -> Architecture:
+    return cm.load("gpt2").model_copy(update={"title": HOSTILE, "name": "hostile"})
+
+
+MODELS = [cm.load(name) for name in FLAGSHIPS]
+SCENARIOS = [
+    Scenario(),
+    Scenario(context=3_000, batch=7, view="engine", cache="fp8", units="GB", accelerator="l4", devices=1),
+    Scenario(context=1, batch=1_000_000),
+    Scenario(context=10**12, devices=100_000),
+    Scenario(accelerator="h200", devices=2, batch=8),
+]
+
+
+def figures(models: list[Architecture], scenario: Scenario) -> dict[str, dict[str, Any]]:
+    rows = landscape_rows(models, scenario)
+    walk = diff_rows(models[0], models[-1], scenario.context, scenario.batch, ("bf16", "fp8"))
+    found = {
+        "curves": charts.cache_curves(models, scenario, cm.load(YARDSTICK)),
+        "touched": charts.touched_curves(models),
+        "active": charts.active_total(rows, [model.name for model in models[:2]]),
+    }
+    found |= {
+        f"landscape {y} {x}": charts.landscape(rows, y, x, scenario, [models[0].name]) for y in AXES for x in ("size", "date")
+    }
+    found |= {f"walk {name}": charts.waterfall(*walk, name, unit, scenario.units) for name, unit in STEPS.items()}
+    for model in models:
+        found[f"strip {model.name}"] = charts.layer_strip(model)
+        for name in QUANTITIES:
+            formula = scenario.formula(model, name)
+            parts = part_rows(formula, scenario.inputs(formula))
+            found[f"parts {model.name} {name}"] = charts.icicle(model, parts, formula.unit, scenario.units)
+    return found
+
+
+def colours(value: Any) -> set[str]:
+    """Every colour in a figure."""
+    if isinstance(value, dict):
+        return {c for item in value.values() for c in colours(item)}
+    if isinstance(value, (list, tuple)):
+        return {c for item in value for c in colours(item)}
+    return {value} if isinstance(value, str) and value.startswith("#") and len(value) == 7 else set()
+
+
+@pytest.mark.parametrize(
+    "models", [MODELS, [MODELS[1]], [hostile()], [cm.load("qwen3-30b-a3b"), hostile()]], ids=["four", "one", "hostile", "two"]
+)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=range(len(SCENARIOS)))
+def test_every_figure_is_valid_with_few_colours(models: list[Architecture], scenario: Scenario) -> None:
+    go = pytest.importorskip("plotly.graph_objects")
+    for name, figure in figures(models, scenario).items():
+        go.Figure(figure)
+        assert "<img" not in str(figure), name
+        assert len(colours(figure) - {GREY, LIGHT}) <= 4, name
+        assert figure["layout"]["uirevision"], name
+        for trace in figure["data"]:
+            assert len(trace.get("x", ())) <= 300, name
+        assert charts.table_rows(figure) or not figure["data"], name
+
+
+def test_colours_can_be_seen_on_both_themes() -> None:
+    assert contrast("#000000", "#ffffff") == 21
+    for one in (*COLOURS, GREY):
+        assert contrast(one, LIGHT) >= 3, one
+        assert contrast(one, DARK) >= 3, one
+    assert len(COLOURS) == 4
+    assert colour(4) == colour(-1) == GREY
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS[:2], ids=["theory", "engine"])
+def test_curves_are_the_librarys_numbers_with_the_exact_kinks(scenario: Scenario) -> None:
+    figure = charts.cache_curves(MODELS, scenario, cm.load(YARDSTICK))
+    for model, line in zip([*MODELS, cm.load(YARDSTICK)], figure["data"], strict=False):
+        assert [scenario.kept(model)(context=int(x), batch=scenario.batch) for x in line["x"]] == line["y"]
+        assert scenario.context in line["x"]
+    assert 1_024 in figure["data"][1]["x"]  # the end of Gemma's window
+    kink = next(trace for trace in figure["data"] if trace["name"].endswith("window"))
+    assert (kink["x"], kink["y"]) == ([1_024], [scenario.kept(MODELS[1])(context=1_024, batch=scenario.batch)])
+    told = charts.table_rows(figure)
+    assert {(row["x"], row["y"]) for row in told} >= set(zip(figure["data"][0]["x"], figure["data"][0]["y"], strict=True))
+
+
+def test_the_memory_left_ends_at_the_longest_context() -> None:
+    scenario = Scenario(accelerator="h200", devices=2, batch=8)
+    gemma = cm.load("gemma-3-27b")
+    figure = charts.cache_curves([gemma], scenario)
+    end = next(trace for trace in figure["data"] if trace["name"].endswith("max context"))
+    room = scenario.room(gemma)
+    assert (end["x"], end["y"]) == ([room.longest_context], [room.memory_bytes - room.weight_bytes])
+    assert gemma.cache_bytes(context=room.longest_context, batch=8) <= end["y"][0]
+    assert gemma.cache_bytes(context=room.longest_context + 1, batch=8) > end["y"][0]
+    assert f"{room.longest_context:,}" in end["text"][0]
+
+
+def test_a_yardstick_that_is_chosen_is_drawn_once() -> None:
+    llama = cm.load(YARDSTICK)
+    lines = [trace for trace in charts.cache_curves([llama], Scenario(), llama)["data"] if trace["mode"] == "lines"]
+    assert [line["line"]["color"] for line in lines] == [COLOURS[0]]
+
+
+def test_the_frontier_is_what_no_larger_model_undercuts() -> None:
+    rows = landscape_rows([cm.load(name) for name in cm.presets()], Scenario())
+    for against in AXES:
+        best = [row["name"] for row in frontier(rows, against)]
+        brute = [
+            row["name"]
+            for row in rows
+            if not any(
+                other is not row
+                and other["params_total"] >= row["params_total"]
+                and other[against] <= row[against]
+                and (other["params_total"], other[against]) != (row["params_total"], row[against])
+                for other in rows
+            )
+        ]
+        assert best == brute
+    assert {str(keeping(cm.load(name))) for name in FLAGSHIPS} == {"latent attention", "sliding window", "recurrent state"}
+
+
+def test_landscape_and_experts_are_the_librarys_numbers() -> None:
+    scenario = Scenario(context=9_000)
+    for row in landscape_rows(MODELS, scenario):
+        model = cm.load(row["name"])
+        assert row["params_active"] == model.params.active
+        assert row["cache_bytes_per_token"] == model.cache_bytes(context=9_000) / 9_000
+        assert row["decode_flops"] == model.decode_flops(context=9_000)
+    touched = touched_rows([cm.load("deepseek-v3")])[0]
+    assert touched["touched"] == pytest.approx([256 * (1 - (1 - 8 / 256) ** n) for n in BATCHES])
+    assert touched_rows([cm.load("gpt2")]) == []
+
+
+@pytest.mark.parametrize("name", cm.presets())
+def test_parts_of_parts_sum_to_them(name: str) -> None:
+    model, scenario = cm.load(name), Scenario(context=5_000, batch=3)
+    for quantity in QUANTITIES:
+        formula = scenario.formula(model, quantity)
+        rows = part_rows(formula, scenario.inputs(formula))
+        values = {row["path"]: row["value"] for row in rows}
+        for path, value in values.items():
+            children = [v for other, v in values.items() if other.rpartition("/")[0] == path]
+            if children:
+                assert (
+                    sum(children) == pytest.approx(value, rel=1e-12, abs=0) if quantity == "bytes_moved" else sum(children) == value
+                )
+    runs = layer_runs(model)
+    assert [group for run in runs for group in [run["group"]] * (run["last"] - run["first"] + 1)] == list(model.layer_order)
+
+
+def test_sentences_are_made_from_the_data() -> None:
+    one, other = Scenario(), Scenario(context=2_000, batch=3, units="GB")
+    llama, device = cm.load(YARDSTICK), cm.accelerator("h200")
+    for sentence in (
+        lambda s: cache_sentence(MODELS, s, llama), lambda s: chart_words(MODELS, s), lambda s: usual_lines(MODELS, s),
+        lambda s: verdict(MODELS, s, device), lambda s: landscape_sentence(landscape_rows(MODELS, s), "decode_flops", s),
+    ):  # fmt: skip
+        assert sentence(one)
+        assert sentence(one) != sentence(other)
+    gemma = [cm.load("gemma-3-27b")]
+    assert cache_sentence(gemma, one, llama) == (
+        "At 131,072 tokens Gemma 3 27B needs 3.8x less cache than the yardstick, Llama 3.1 70B, "
+        "because 52 of its 62 layers keep only 1,024 tokens."
+    )
+    assert "24.9x too much" in usual_lines(MODELS, one)
+    assert "256 experts" in experts_sentence(MODELS)
+    assert "no" in experts_sentence(gemma).lower()
+    start, steps, end = diff_rows("llama-3.1-70b", "gemma-3-27b")
+    assert "saves" in walk_sentence(start, steps, end, "cache_bytes", "bytes", "GiB")
+
+
+def test_an_upload_with_a_hostile_title_is_drawn_as_text() -> None:
+    from costmodel.catalog import as_toml
+
+    model, _ = opened("x.toml", as_toml(hostile()).encode())
+    assert "<img" not in str(charts.cache_curves([model], Scenario()))
