@@ -16,3 +16,4 @@ with st.sidebar:
     frame.controls()
 frame.header(page.url_path)
 page.run()
+frame.keep_for_good()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def presets() -> list[str]:
     >>> "deepseek-v3" in presets()
     True
     """
-    return _names("architectures")
+    return list(_names("architectures"))
 
 
 def accelerators() -> list[str]:
@@ -62,11 +62,13 @@ def accelerators() -> list[str]:
     >>> "h200" in accelerators()
     True
     """
-    return _names("accelerators")
+    return list(_names("accelerators"))
 
 
-def _names(folder: str) -> list[str]:
-    return sorted(path.stem for path in (bundled("presets") / folder).glob("*.toml"))
+@cache
+def _names(folder: str) -> tuple[str, ...]:
+    """Read once: what is shipped does not change while it runs."""
+    return tuple(sorted(path.stem for path in (bundled("presets") / folder).glob("*.toml")))
 
 
 def load(source: str | os.PathLike[str]) -> Architecture:

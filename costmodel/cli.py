@@ -247,11 +247,13 @@ def schema(form: FormatOption = Format.json) -> None:
         emit([schema_table()], form)
 
 
-@app.command("app")
-def dashboard() -> None:
-    """Open the dashboard in a browser (needs streamlit: the extra called app)."""
+@app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def dashboard(context: typer.Context) -> None:
+    """Open the dashboard in a browser (needs streamlit: the extra called app).
+
+    Further options go to streamlit, such as --server.port=8502 or --server.headless=true.
+    """
     import subprocess
-    import tomllib
     from importlib.util import find_spec
 
     from costmodel.catalog import bundled
@@ -259,9 +261,17 @@ def dashboard() -> None:
 
     if find_spec("streamlit") is None:
         raise CostModelError("the dashboard needs streamlit, which is not installed; run: pip install 'costmodel[app]'")
-    settings = tomllib.loads(bundled(".streamlit/config.toml").read_text(encoding="utf-8"))
-    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), *_flags(settings)]
+    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), *app_flags(), *(context.args)]
     raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - no text of a user's in it
+
+
+def app_flags() -> list[str]:
+    """The dashboard's settings as flags of streamlit, so that they hold in any folder."""
+    import tomllib
+
+    from costmodel.catalog import bundled
+
+    return _flags(tomllib.loads(bundled(".streamlit/config.toml").read_text(encoding="utf-8")))
 
 
 def _flags(settings: dict[str, Any], within: str = "--") -> list[str]:

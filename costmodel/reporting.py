@@ -23,8 +23,8 @@ from costmodel.webpage import as_html
 CONTEXTS = (4_096, 32_768, 131_072, 1_048_576)
 FORMATS = ("md", "json", "csv", "html")
 MEDIA = {
-    "html": ("HTML, with live sliders", "text/html"),
     "md": ("Markdown", "text/markdown"),
+    "html": ("HTML, with live sliders", "text/html"),
     "csv": ("CSV", "text/csv"),
     "json": ("JSON", "application/json"),
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import gc
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
@@ -35,9 +35,23 @@ STYLE = """<style>
 [class*="st-key-grid_"] { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); align-items: stretch; }
 .st-key-grid_cards [data-testid="stMetric"] * { white-space: normal; text-overflow: clip; }
 .katex-display { overflow-x: auto; overflow-y: hidden; padding: 0.25rem 0; }
+.stMarkdown table { display: block; overflow-x: auto; }
 @media (max-width: 600px) { .st-key-grid_cards [data-testid="stMetricValue"] { font-size: 1.3rem; } }
 </style>"""
 """Less empty space at the top, and grids that have as many columns as fit."""
+
+
+MANY_OBJECTS = 60_000
+
+
+def keep_for_good() -> None:
+    """Puts what stays (modules, presets, derived formulas) out of the garbage collector's way once there is much of it.
+
+    Streamlit collects all garbage after every run, which takes a tenth of a second over what an import of sympy leaves behind.
+    """
+    if len(gc.get_objects()) > MANY_OBJECTS:
+        gc.collect()
+        gc.freeze()
 
 
 def own_models() -> dict[str, Architecture]:
@@ -127,13 +141,22 @@ def header(page: str) -> None:
         st.code(now.command("compare", *now.models), language="sh", wrap_lines=True)
         if models:
             st.code(now.python(models[0].name), language="python", wrap_lines=True)
-    with row.popover("Export", icon=":material/download:"):
-        st.caption("The chosen models at this scenario, as a file.")
-        for form, (name, mime) in MEDIA.items():
-            st.download_button(
-                name, partial(scenario_file, form, models, now), f"costmodel.{form}", mime,
-                key=f"export_{form}", on_click="ignore", disabled=not models, width="stretch",
-            )  # fmt: skip
+    export = row.popover("Export", icon=":material/download:", on_change="rerun", key="export")
+    if export.open and models:
+        with export:
+            st.caption("The chosen models at this scenario, as a file.")
+            download("export", "costmodel", lambda form: scenario_file(form, models, now))
+
+
+def download(key: str, name: str, written: Callable[[str], str]) -> str:
+    """A choice of format and the button that saves it; gives the text that it saves. Only the chosen format is written."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        form: str = st.selectbox("Format", list(MEDIA), key=f"{key}_format", format_func=lambda form: MEDIA[form][0], width=240)
+        text = written(form)
+        st.download_button(
+            "Download", text, f"{name}.{form}", MEDIA[form][1], key=f"{key}_download", on_click="ignore", icon=":material/download:"
+        )
+    return text
 
 
 def shared_link(page: str) -> str:

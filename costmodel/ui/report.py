@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import streamlit as st
 
-from costmodel.reporting import MEDIA, report
+from costmodel.reporting import report
 from costmodel.ui import frame
 
 
@@ -16,12 +14,12 @@ def page() -> None:
     model = frame.model_picker()
     if model is None:
         return
-    with st.container(horizontal=True):
-        for form, (name, mime) in MEDIA.items():
-            st.download_button(
-                name, partial(report, model, form, context=now.context, batch=now.batch), f"{model.name}.{form}", mime,
-                key=f"report_{form}", on_click="ignore",
-            )  # fmt: skip
+    text = frame.download("report", model.name, lambda form: report(model, form, context=now.context, batch=now.batch))
     st.code(now.command("report", model.name), language="sh", wrap_lines=True)
     with st.container(border=True):
-        st.markdown(report(model, "md", context=now.context, batch=now.batch))
+        if st.session_state["report_format"] == "md":
+            st.markdown(text)
+        elif st.session_state["report_format"] == "html":
+            st.iframe(text, height=800)
+        else:
+            st.code(text, language=None, height=800)
