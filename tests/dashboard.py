@@ -18,6 +18,11 @@ ARGUMENTS = [
 ]  # fmt: skip
 PROBES = re.compile(r"/[a-z-]+/_stcore/(health|host-config)$")
 """On a deep link streamlit looks for its server under the page's own address first; that it is not there is no fault of ours."""
+STANDS = """(() => {
+  const main = document.querySelector("[data-testid=stMain]");
+  return [main.innerText, main.scrollWidth, main.scrollHeight, main.getElementsByTagName("*").length];
+})()"""
+"""What must stay the same for a page to stand still."""
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -54,11 +59,16 @@ class Visit:
         return self.page
 
     def settle(self) -> None:
-        """Waits until the script has run and the page stands still."""
-        self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
-        self.page.wait_for_selector("[data-testid=stMainBlockContainer] p", timeout=30_000)
-        self.page.wait_for_timeout(400)
-        self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
+        """Waits until the script has run and nothing on the page changes any more."""
+        self.page.wait_for_selector("[data-testid=stMainBlockContainer] strong", timeout=30_000)
+        seen: list[Any] = []
+        for _ in range(120):
+            self.page.wait_for_timeout(200)
+            self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=30_000)
+            seen.append(self.page.evaluate(STANDS))
+            if len(seen) > 3 and seen[-1] == seen[-2] == seen[-3]:
+                return
+        raise TimeoutError("the page does not come to rest")
 
     def metrics(self) -> list[str]:
         """The cards' large numbers."""

@@ -124,7 +124,7 @@ def upload(visit: Visit, name: str, data: bytes) -> str:
     page = visit.page
     page.locator("input[type=file]").set_input_files({"name": name, "mimeType": "application/octet-stream", "buffer": data})
     visit.settle()
-    told = page.locator("[data-testid=stExpander] [data-testid=stAlert], [data-testid=stFileUploaderFileErrorMessage]")
+    told = page.locator("[data-testid=stExpander] [data-testid=stAlert], [data-testid=stFileUploader] [role=alert]")
     told.first.wait_for(timeout=10_000)
     return str(told.first.inner_text())
 
@@ -220,8 +220,9 @@ CONTRAST = """(() => {
 
 def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
     page = visit.open()
+    page.wait_for_selector(LIVE)
     before = visit.metrics()
-    for _ in range(40):
+    for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate("Boolean(document.activeElement.closest('.st-key-context') && document.activeElement.type == 'range')"):
             break
@@ -233,7 +234,7 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
     assert visit.metrics() != before
     for _ in range(60):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.innerText").strip().startswith("Share"):
+        if page.evaluate("document.activeElement.tagName == 'BUTTON' && document.activeElement.innerText.includes('Share')"):
             break
     else:
         pytest.fail("Tab does not reach Share")
@@ -249,8 +250,8 @@ def test_the_keyboard_alone_is_enough(visit: Visit) -> None:
 
 def test_a_hostile_link_is_told(visit: Visit) -> None:
     page = visit.open("?context=<script>alert(1)</script>&models=nope&zzz=1&batch=-5")
+    page.locator("[data-testid=stMetricValue]").nth(3).wait_for()
     assert page.locator("[data-testid=stAlert]").count() == 4
-    assert len(visit.metrics()) == 4
 
 
 def test_a_click_on_the_landscape_opens_the_model(visit: Visit) -> None:
