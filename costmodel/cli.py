@@ -262,7 +262,9 @@ def dashboard(context: typer.Context) -> None:
     if find_spec("streamlit") is None:
         raise CostModelError("the dashboard needs streamlit, which is not installed; run: pip install 'costmodel[app]'")
     command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), *app_flags(), *(context.args)]
-    raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603 - no text of a user's in it
+    if os.name == "posix":  # signals and status are streamlit's own then
+        os.execv(sys.executable, command)  # noqa: S606 - no text of a user's but options for streamlit
+    raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603
 
 
 def app_flags() -> list[str]:

@@ -95,11 +95,17 @@ def _capacity(
     memory = devices * device.memory_bytes
     return Capacity(
         model.name, device.name, devices, context, batch, precision, cache_precision or roles, view, weights, cache, memory,
-        longest_context=largest(kept, memory - weights, batch=batch),
-        most_sequences=largest(kept, memory - weights, over="batch", context=context),
+        longest_context=_largest(kept, memory - weights, "context", "batch", batch),
+        most_sequences=_largest(kept, memory - weights, "batch", "context", context),
         fewest_devices=-(-(weights + cache) // device.memory_bytes),
         loosest=_loosest(model, kept, memory, context, batch),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _largest(kept: Formula, left: int, over: str, other: str, value: int) -> int | None:
+    """`largest`, kept: the longest context stays the same while another context is looked at."""
+    return largest(kept, left, over=over, **{other: value})
 
 
 def _loosest(model: Architecture, kept: Formula, memory: int, context: int, batch: int) -> tuple[str, str] | None:

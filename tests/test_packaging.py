@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from costmodel.cli import app_flags
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -26,7 +29,7 @@ def test_a_wheel_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "installed")
-    assert "costmodel/_bundled/app.py" in names
+    assert {"costmodel/_bundled/app.py", "costmodel/_bundled/.streamlit/config.toml", "costmodel/live.js"} <= set(names)
     assert "costmodel/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert [name for name in names if not name.startswith(("costmodel/", "costmodel-"))] == []
@@ -44,3 +47,27 @@ def test_found_from_the_source_tree() -> None:
 
     assert bundled("presets").is_dir()
     assert bundled("app.py").is_file()
+
+
+def test_the_dockerfile_keeps_its_promises() -> None:
+    lines = [line.strip() for line in (ROOT / "Dockerfile").read_text().replace("\\\n", " ").splitlines()]
+    steps = [line.partition(" ")[::2] for line in lines if line and not line.startswith("#")]
+    users = [rest for step, rest in steps if step == "USER"]
+    assert users
+    assert users[-1] not in ("root", "0")
+    assert [step for step, _ in steps if step in ("CMD", "ENTRYPOINT", "USER")][-2:] == ["USER", "CMD"]
+    health = next(rest for step, rest in steps if step == "HEALTHCHECK")
+    assert "/_stcore/health" in health
+    assert any("compileall" in rest for step, rest in steps if step == "RUN")
+    command = json.loads(next(rest for step, rest in steps if step == "CMD"))
+    assert command[:2] == ["costmodel", "app"]
+    for step, rest in steps:
+        if step == "COPY":
+            assert all((ROOT / name).exists() for name in rest.split()[:-1])
+
+
+def test_the_dashboards_settings_travel_as_flags() -> None:
+    flags = app_flags()
+    assert "--browser.gatherUsageStats=False" in flags
+    assert "--server.maxUploadSize=1" in flags
+    assert "--theme.dark.primaryColor=#4BA3D9" in flags
