@@ -6,7 +6,6 @@ import streamlit as st
 
 from costmodel.anatomy import anatomy_sentence, layer_runs, part_rows
 from costmodel.charts import icicle, layer_strip
-from costmodel.scenario import QUANTITIES
 from costmodel.tables import Table
 from costmodel.ui import frame
 
@@ -14,13 +13,9 @@ from costmodel.ui import frame
 def page() -> None:
     """The layers as a strip, then a quantity's parts within parts."""
     now = frame.scenario()
-    left, right = st.columns(2)
-    with left:
-        model = frame.model_picker()
+    model, name = frame.model_and_quantity()
     if model is None:
         return
-    with right:
-        name = frame.quantity_picker(QUANTITIES)
     formula = now.formula(model, name)
     rows = part_rows(formula, now.inputs(formula))
     words = anatomy_sentence(model, now, rows)

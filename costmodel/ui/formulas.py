@@ -6,20 +6,15 @@ import streamlit as st
 
 from costmodel.derivations import derivation
 from costmodel.reporting import published_table
-from costmodel.scenario import QUANTITIES
 from costmodel.ui import frame
 
 
 def page() -> None:
     """Letters, numbers, value, source, published values, and the formula to take away."""
     now = frame.scenario()
-    left, right = st.columns(2)
-    with left:
-        model = frame.model_picker()
+    model, name = frame.model_and_quantity()
     if model is None:
         return
-    with right:
-        name = frame.quantity_picker(QUANTITIES)
     steps = derivation(model, now, name)
     st.subheader("In letters, layer by layer")
     for part in steps.parts:

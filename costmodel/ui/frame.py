@@ -12,7 +12,7 @@ from costmodel.architecture import Architecture
 from costmodel.catalog import accelerator, accelerators, load, presets
 from costmodel.charts import Figure, table_rows
 from costmodel.reporting import MEDIA, scenario_file
-from costmodel.scenario import CHOICES, MAX_MODELS, STOPS, WHAT, YARDSTICK, Scenario
+from costmodel.scenario import CHOICES, MAX_MODELS, QUANTITIES, STOPS, WHAT, YARDSTICK, Scenario
 from costmodel.sentences import verdict
 from costmodel.tables import Table, readable_rows
 from costmodel.units import tokens
@@ -190,6 +190,15 @@ def quantity_picker(names: Sequence[str]) -> str:
         st.session_state["quantity"] = names[0]
     chosen: str = st.selectbox("Quantity", names, key="quantity", help=QUANTITY_WORDS, **BOUND)
     return chosen
+
+
+def model_and_quantity() -> tuple[Architecture | None, str]:
+    """The two pickers of a page that is about one quantity of one model."""
+    left, right = st.columns(2)
+    with left:
+        model = model_picker()
+    with right:
+        return model, quantity_picker(QUANTITIES) if model else ""
 
 
 def figure(drawn: Figure, words: str, key: str, rows: Sequence[dict[str, Any]] | None = None, **options: Any) -> Any:
