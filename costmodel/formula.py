@@ -299,12 +299,13 @@ class Formula:
                 f"{self.name} does not depend on {shown(name)}; {did_you_mean(name, known) if known else 'it is a constant'}"
             )
         symbol, given = letter.symbol, self._given
+        always_one = given.get(T) == ONE  # elsewhere a share that holds for every T has its slope at a T of 1 too
 
         def derive(options: Options) -> tuple[Term, ...]:
             return tuple(
                 Term(
                     term.path, 1,
-                    _slope(term.bound(Phase.DECODE).xreplace(given), symbol),
+                    _slope(term.bound(Phase.DECODE if always_one or term.by_algorithm else Phase.PREFILL).xreplace(given), symbol),
                     _slope(term.bound(Phase.PREFILL).xreplace(given), symbol),
                     {}, term.source, term.by_algorithm,
                 )
