@@ -305,12 +305,13 @@ class Formula:
 
     def _derivative(self, letter: Letter) -> Formula:
         symbol, given = letter.symbol, self._given
+        always_one = given.get(T) == ONE  # elsewhere a share that holds for every T has its slope at a T of 1 too
 
         def derive(options: Options) -> tuple[Term, ...]:
             return tuple(
                 Term(
                     term.path, 1,
-                    _slope(term.bound(Phase.DECODE).xreplace(given), symbol),
+                    _slope(term.bound(Phase.DECODE if always_one or term.by_algorithm else Phase.PREFILL).xreplace(given), symbol),
                     _slope(term.bound(Phase.PREFILL).xreplace(given), symbol),
                     {}, term.source, term.by_algorithm,
                 )

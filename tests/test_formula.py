@@ -147,3 +147,12 @@ def test_threads_share_a_model() -> None:
 def test_a_changed_copy_remembers_nothing() -> None:
     assert DEEPSEEK.params.total
     assert DEEPSEEK.model_copy(update={"vocab_size": 1}).params.total == DEEPSEEK.params.total - 2 * 7_168 * 129_279
+
+
+@pytest.mark.parametrize("letter", ["batch", "new_tokens", "context"])
+def test_a_slope_of_numbers_is_the_slope_of_arrays(letter: str) -> None:
+    """Also at a single new token, where a windowed layer counts its pairs in a shorter form."""
+    slope = GEMMA.flops.derivative(letter)
+    for new_tokens, context in ((1, 1), (1, 1_023), (1, 1_024), (1, 1_025), (1, 9_000), (2, 1_024)):
+        at = {"new_tokens": new_tokens, "context": context}
+        assert slope(**at) == slope(**(at | {"context": [context]}))[0]
