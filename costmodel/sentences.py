@@ -10,7 +10,7 @@ from costmodel.blocks.base import Keeping
 from costmodel.errors import CostModelError
 from costmodel.hardware import Accelerator
 from costmodel.landscape import BATCHES, frontier, touched_rows
-from costmodel.scenario import Scenario
+from costmodel.scenario import YARDSTICK, Scenario
 from costmodel.units import BYTES, quantity, tokens, workload
 
 
@@ -43,10 +43,11 @@ def cache_sentence(models: Sequence[Architecture], scenario: Scenario, yardstick
     least = min(models, key=lambda model: sizes[model])
     other = yardstick or max(models, key=lambda model: sizes[model])
     against = scenario.kept(other)(**scenario.at)
-    called = f"the yardstick, {other.title}" if yardstick else other.title
+    called = f"the yardstick, {other.title}" if yardstick and yardstick.name == YARDSTICK else other.title
     if least is other or not sizes[least]:
         return f"{at} {least.title} keeps {BYTES[scenario.units](sizes[least])}, because {why(least)}."
-    return f"{at} {least.title} needs {times(against / sizes[least])} cache than {called}, because {why(least)}."
+    link = ", because" if against >= sizes[least] else ";"
+    return f"{at} {least.title} needs {times(against / sizes[least])} cache than {called}{link} {why(least)}."
 
 
 def times(ratio: float) -> str:
