@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,17 +42,30 @@ STYLE = """<style>
 """Less empty space at the top, and grids that have as many columns as fit."""
 
 
-MANY_OBJECTS = 60_000
+LONG_COLLECTION = 0.015
+"""Seconds of CPU that a full garbage collection may take."""
+_collection = {"started": 0.0, "took": 0.0}
+
+
+def _watch(phase: str, info: dict[str, int]) -> None:
+    """Notes how long the last full garbage collection took."""
+    if info["generation"] == 2:
+        now = time.thread_time()
+        _collection.update({"started": now} if phase == "start" else {"took": now - _collection["started"]})
 
 
 def keep_for_good() -> None:
-    """Puts what stays (modules, presets, derived formulas) out of the garbage collector's way once there is much of it.
+    """Puts what stays (modules, presets, derived formulas) out of the garbage collector's way once collections take long.
 
     Streamlit collects all garbage after every run, which takes a tenth of a second over what an import of sympy leaves behind.
+    Objects are not counted for this: `gc.get_objects` holds on to tuples that other threads are still making.
     """
-    if len(gc.get_objects()) > MANY_OBJECTS:
+    if _watch not in gc.callbacks:
+        gc.callbacks.append(_watch)
+    if _collection["took"] > LONG_COLLECTION:
         gc.collect()
         gc.freeze()
+        _collection["took"] = 0.0
 
 
 def own_models() -> dict[str, Architecture]:
