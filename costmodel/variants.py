@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from costmodel.architecture import Architecture
 from costmodel.blocks.base import letters_of
-from costmodel.catalog import load, validate
+from costmodel.catalog import load, presets, validate
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.layers import LayerGroup
 from costmodel.symbols import LETTERS
@@ -129,6 +129,8 @@ def _taken(own: str, groups: dict[str, dict[str, Any]], value: Value) -> LayerGr
     if not isinstance(value, str):
         raise CostModelError(f"got {shown(value)}; name a layer group to take, such as deepseek-v3/moe")
     preset, _, name = value.rpartition("/")
+    if preset and preset not in presets():  # a link says this: it must not open files
+        raise CostModelError(f"no preset {shown(preset)} to take layers from; {did_you_mean(preset, presets())}")
     known = (
         {group.name: group for group in load(preset).layers}
         if preset
