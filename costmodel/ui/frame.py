@@ -16,7 +16,7 @@ from costmodel.reporting import MEDIA, scenario_file
 from costmodel.scenario import CHOICES, MAX_MODELS, QUANTITIES, STOPS, WHAT, YARDSTICK, Scenario
 from costmodel.sentences import verdict
 from costmodel.tables import Table, readable_rows
-from costmodel.units import tokens
+from costmodel.units import MAX_WHOLE, tokens
 
 BOUND: dict[str, Any] = {"bind": "query-params"}
 """A control that the address holds. It shows its values as the address does: names, as on the command line."""
@@ -112,7 +112,7 @@ def controls() -> None:
     st.select_slider(
         "Tokens of context", sorted({*STOPS, here}), key="context", format_func=tokens, help=DEFINED["context"], **BOUND
     )
-    st.number_input("Concurrent sequences", 1, 1_000_000, key="batch", help=DEFINED["batch"], **BOUND)
+    st.number_input("Concurrent sequences", 1, MAX_WHOLE, key="batch", help=DEFINED["batch"], **BOUND)
     left, right = st.columns(2)
     left.selectbox("Weights", CHOICES["weights"], key="weights", help=DEFINED["weights"], **BOUND)
     right.selectbox("Cache", CHOICES["cache"], key="cache", help=DEFINED["cache"], **BOUND)
