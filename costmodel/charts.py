@@ -47,7 +47,8 @@ def cache_curves(models: Sequence[Architecture], scenario: Scenario, yardstick: 
     yardstick = None if yardstick in models else yardstick
     shown = [*models[: len(COLOURS)], *([yardstick] if yardstick else [])]
     lines = [_curve(model, colour(-1 if model is yardstick else place), place, scenario) for place, model in enumerate(shown)]
-    low, high = (10 ** f(log10(v) for line in lines for v in line["y"]) for f in (min, max)) if lines else (1, 1)
+    kept = [value for line in lines for value in line["y"] if value] or [1]  # without mixers nothing is kept: a log has no zero
+    low, high = min(kept), max(kept)
     extras, shapes, notes = [], [_upright(scenario.context)], _end_labels(lines)
     for model, line in zip(shown, lines, strict=True):
         extras += _kinks(model, line, scenario)
@@ -137,7 +138,7 @@ def _end_labels(lines: Sequence[Figure]) -> list[Figure]:
     for line in lines:
         ends.setdefault(line["y"][-1], []).append(line)
     labels, taken = [], -1e9
-    for value, together in sorted(ends.items()):
+    for value, together in sorted((value, ending) for value, ending in ends.items() if value):
         text = wrapped(", ".join(line["name"] for line in together), 14)
         half = LABEL_GAP * (1 + text.count("<br>")) / 2
         place = max(log10(value), taken + half)

@@ -60,7 +60,7 @@ function liveChart(root, data, released) {
   const corner = (end) => Object.fromEntries(data.sliders.map((slider) => [slider.name, slider.name === data.over ? slider[end] : slider.name in state.values ? state.values[slider.name] : slider[end]]));
   const bounds = () => {
     const all = formulas.flatMap((_, place) => [value(place, corner("low")), value(place, corner("high"))]).filter((number) => number > 0);
-    return [Math.min(...all), Math.max(...all)];
+    return all.length ? [Math.min(...all), Math.max(...all)] : [1, 2];
   };
   let [bottom, top] = bounds();
   const across = (number) => LEFT + (WIDTH - LEFT - RIGHT) * (log(number) - log(over.low)) / (log(over.high) - log(over.low));
