@@ -29,6 +29,8 @@ LABEL_GAP = 0.19
 """Decades that a line of a label at a curve's end takes, so that labels do not lie on each other."""
 LABEL_MARGIN = 96
 """Pixels to the right of a chart for the labels at its curves' ends."""
+MAX_STORED = (1 << 63) - 1
+"""The largest whole number that tables and JSON writers store."""
 FAMILY_PLACES = {Keeping.STATE: 2, Keeping.LATENT: 0, Keeping.WINDOW: 1, Keeping.FULL: -1}
 """The colour of each kind of cache: full attention, the yardstick, is grey."""
 
@@ -64,7 +66,7 @@ def cache_curves(models: Sequence[Architecture], scenario: Scenario, yardstick: 
         yaxis=_log_axis("cache", sizes, lambda size: quantity(size, "bytes", scenario.units)),
         shapes=shapes, annotations=notes, margin={"l": 10, "r": LABEL_MARGIN, "t": 20, "b": 10},
     )  # fmt: skip
-    return {"data": lines + extras, "layout": layout}
+    return _figure(lines + extras, layout)
 
 
 def _curve(model: Architecture, drawn: str, place: int, scenario: Scenario) -> Figure:
@@ -161,6 +163,14 @@ def plotly_text(text: str) -> str:
     return escape(text, quote=False)
 
 
+def _figure(traces: list[Figure], layout: Figure) -> Figure:
+    """A figure whose numbers any writer of JSON takes: whole numbers beyond 64 bits as doubles, as a browser has them."""
+    for trace in traces:
+        for axis in {"x", "y", "values"} & trace.keys():
+            trace[axis] = [float(value) if isinstance(value, int) and abs(value) > MAX_STORED else value for value in trace[axis]]
+    return {"data": traces, "layout": layout}
+
+
 def _layout(name: str, **own: Any) -> Figure:
     return {
         "legend": {"orientation": "h", "y": -0.2, "x": 0},
@@ -216,7 +226,7 @@ def landscape(rows: Sequence[dict[str, Any]], against: str, along: str, scenario
     )
     base = 8 if unit == "bytes" else 10
     y = _log_axis(LANDSCAPE_TITLES[against], _ticks(values, base), lambda value: quantity(value, unit, scenario.units))
-    return {"data": traces, "layout": _layout("landscape", xaxis=x, yaxis=y, clickmode="event+select")}
+    return _figure(traces, _layout("landscape", xaxis=x, yaxis=y, clickmode="event+select"))
 
 
 LANDSCAPE_TITLES = {
@@ -256,8 +266,8 @@ def waterfall(
         (end["change"], end[name], "total"),
     ]
     told = [quantity(value, unit, units) if kind != "relative" else _signed(value, unit, units) for _, value, kind in bars]
-    return {
-        "data": [
+    return _figure(
+        [
             {
                 "type": "waterfall",
                 "orientation": "h",
@@ -274,14 +284,14 @@ def waterfall(
                 "connector": {"line": {"color": GREY, "width": 1}},
             }
         ],
-        "layout": _layout(
+        _layout(
             "waterfall",
             yaxis={"autorange": "reversed", "automargin": True},
             xaxis={"title": {"text": WHAT.get(name, name)}, "showticklabels": False, "zeroline": True},
             height=90 + 44 * len(bars),
             showlegend=False,
         ),
-    }
+    )
 
 
 def _signed(value: float, unit: str, units: str) -> str:
@@ -332,8 +342,8 @@ def icicle(model: Architecture, rows: Sequence[dict[str, Any]], unit: str, units
     tops = [path for path in paths if path.count("/") == 1]
     places = {group.name: place for place, group in enumerate(model.layers)}
     drawn = {path: colour(places.get(path.rpartition("/")[2], -1)) for path in tops}
-    return {
-        "data": [
+    return _figure(
+        [
             {
                 "type": "icicle",
                 "ids": paths,
@@ -351,8 +361,8 @@ def icicle(model: Architecture, rows: Sequence[dict[str, Any]], unit: str, units
                 "textfont": {"color": "#ffffff"},
             }
         ],
-        "layout": _layout("icicle", height=460, margin={"l": 0, "r": 0, "t": 10, "b": 0}),
-    }
+        _layout("icicle", height=460, margin={"l": 0, "r": 0, "t": 10, "b": 0}),
+    )
 
 
 def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> Figure:
@@ -380,7 +390,7 @@ def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> 
     ticks = _ticks([low, high])
     small = _ticks([row["params_active"] for row in rows])
     axes = {"xaxis": _log_axis("total parameters", ticks, count), "yaxis": _log_axis("active parameters", small, count)}
-    return {"data": diagonals + points, "layout": _layout("active", **axes)}
+    return _figure(diagonals + points, _layout("active", **axes))
 
 
 def _beside(name: str, chosen: Sequence[str]) -> str:
@@ -409,7 +419,7 @@ def touched_curves(models: Sequence[Architecture]) -> Figure:
         "xaxis": _log_axis("tokens in the pass (sequences in decode)", BATCHES[::2], tokens),
         "yaxis": {"title": {"text": "experts read"}, "tickformat": ".0%", "rangemode": "tozero"},
     }
-    return {"data": lines, "layout": _layout("touched", **axes)}
+    return _figure(lines, _layout("touched", **axes))
 
 
 def table_rows(figure: Figure) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from costmodel.architecture import Architecture
 from costmodel.catalog import accelerator, accelerators, load, presets
-from costmodel.charts import Figure, table_rows
+from costmodel.charts import MAX_STORED, Figure, table_rows
 from costmodel.reporting import MEDIA, scenario_file
 from costmodel.scenario import CHOICES, MAX_MODELS, QUANTITIES, STOPS, WHAT, YARDSTICK, Scenario
 from costmodel.sentences import verdict
@@ -219,8 +219,14 @@ def figure(drawn: Figure, words: str, key: str, rows: Sequence[dict[str, Any]] |
     """A chart with words for those who do not see it, and its numbers as a table on demand."""
     event = st.plotly_chart(drawn, alt=words, key=f"chart_{key}", config={"displaylogo": False, "responsive": True}, **options)
     if st.toggle("Show as a table", key=f"table_{key}"):
-        st.dataframe(list(rows if rows is not None else table_rows(drawn)), hide_index=True)
+        st.dataframe(_digits(rows if rows is not None else table_rows(drawn)), hide_index=True)
     return event
+
+
+def _digits(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that a table can store: a column with a whole number beyond 64 bits becomes text, digit for digit."""
+    wide = {name for row in rows for name, cell in row.items() if isinstance(cell, int) and abs(cell) > MAX_STORED}
+    return [{name: str(cell) if name in wide else cell for name, cell in row.items()} for row in rows]
 
 
 def table(shown: Table, key: str | None = None) -> None:
