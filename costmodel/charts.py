@@ -434,4 +434,9 @@ def table_rows(figure: Figure) -> list[dict[str, Any]]:
         texts = trace.get("hovertext") or trace.get("text") or [""] * len(trace["x"])
         named = trace.get("name", "")
         rows += [{"series": named, "x": x, "y": y, "text": t} for x, y, t in zip(trace["x"], trace["y"], texts, strict=True)]
-    return [{name: unescape(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]
+    return [{name: _as_text(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]
+
+
+def _as_text(text: str) -> str:
+    """What plotly shows of a text, in one line."""
+    return unescape(text.replace("<br>", " "))
