@@ -265,7 +265,7 @@ def unequal_table(first: Architecture, last: Architecture) -> Table:
     names = columns([first.name, last.name])
     rows = [
         {"field": field, names[0]: one.get(field, "none"), names[1]: other.get(field, "none")}
-        for field in {**one, **other}
+        for field in {**_fields(first, stated=True), **_fields(last, stated=True)}
         if one.get(field, "none") != other.get(field, "none")
     ]
     return Table("unequal", f"{first.name} and {last.name}: unequal fields", rows)
@@ -274,9 +274,18 @@ def unequal_table(first: Architecture, last: Architecture) -> Table:
 NOT_COMPARED = {"name", "title", "maker", "released", "source", "notes", "reference", "pattern", "layers"}
 
 
-def _fields(model: Architecture) -> dict[str, str]:
-    """Every field that is set, by its path."""
-    dump = model.model_dump(exclude_defaults=True, mode="json")
+def _fields(model: Architecture, *, stated: bool = False) -> dict[str, str]:
+    """Every field by its path, or only those that a file states: kinds, and what is not at its default."""
+    fields = _by_path(model.model_dump(mode="json"))
+    if not stated:
+        return fields
+    own = _by_path(model.model_dump(exclude_defaults=True, mode="json"))
+    return {
+        field: value for field, value in fields.items() if field in own or field.endswith((".mixer.kind", ".feed_forward.kind"))
+    }
+
+
+def _by_path(dump: dict[str, Any]) -> dict[str, str]:
     tree = {name: value for name, value in dump.items() if name not in NOT_COMPARED}
     tree |= {group["name"]: {name: value for name, value in group.items() if name != "name"} for group in dump["layers"]}
     return dict(_leaves(tree))
@@ -287,4 +296,4 @@ def _leaves(tree: dict[str, Any], within: str = "") -> Iterator[tuple[str, str]]
         if isinstance(value, dict):
             yield from _leaves(value, f"{within}{name}.")
         else:
-            yield f"{within}{name}", f"{value:,}" if type(value) is int else str(value)
+            yield f"{within}{name}", "none" if value is None else f"{value:,}" if type(value) is int else str(value)
