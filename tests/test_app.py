@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import costmodel as cm
+from costmodel.anatomy import layer_runs, part_rows
 from costmodel.catalog import as_toml, bundled
+from costmodel.comparison import DIFFERENCES, diff_rows
+from costmodel.landscape import touched_rows
 from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
 from costmodel.sentences import cache_sentence, usual_lines, verdict
-from costmodel.units import binary_bytes, decimal_bytes
+from costmodel.units import binary_bytes, decimal_bytes, flop
 
 pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
@@ -122,6 +126,7 @@ LINKS = [
     Scenario(models=("gpt2",), context=5_000, batch=3, view="engine", units="GB", accelerator="mi300x", devices=2, cache="int8"),
     Scenario(models=("kimi-k2", "qwen3-8b"), context=1, weights="q4_K", cache="fp32"),
     Scenario(models=(), context=10**6 + 1),
+    Scenario(models=("gemma-3-27b",), context=10**12 - 1, batch=10**12, devices=100_000),
 ]
 
 
@@ -323,3 +328,151 @@ def test_what_is_opened_stays_in_its_session() -> None:
     assert "secret" in app.multiselect(key="models").options
     assert "secret" not in what_if().multiselect(key="models").options
     assert any("secret" in warning.value for warning in opened(models="secret").warning)
+
+
+# every page under what links and people can do to it
+
+
+@pytest.mark.parametrize("page", [path for path, *_ in PAGES])
+def test_each_control_works_on_each_page(page: str) -> None:
+    app, said = opened(page), dict[str, Any]()
+    for key, kind, value, change in CHANGES:
+        getattr(app, kind)(key=key).set_value(value)
+        run(app)
+        said |= change
+        scenario = Scenario(**said)
+        models = [cm.load(name) for name in scenario.models]
+        assert verdict(models, scenario, cm.accelerator(scenario.accelerator)) in words(app), key
+        own = app.session_state["scenario"]
+        assert {name: getattr(own, name) for name in said} == said
+
+
+EXTREMES = {"context": str(10**12), "batch": str(10**12), "devices": "100000", "models": ["llama-3.1-405b", "gpt2"]}
+
+
+@pytest.mark.parametrize("page", [path for path, *_ in PAGES])
+def test_the_largest_scenario_is_shown_in_charts_and_tables(page: str) -> None:
+    app = opened(page, **EXTREMES)
+    assert not app.warning
+    assert app.number_input(key="batch").value == 10**12
+    for toggle in app.toggle:
+        toggle.set_value(True)
+    run(app)
+    for name in app.selectbox(key="quantity").options if page in ("anatomy", "compare", "formulas") else ():
+        app.selectbox(key="quantity").set_value(name)
+        run(app)
+    if page == "anatomy":
+        app.selectbox(key="quantity").set_value("prefill_flops")
+        run(app)
+        whole = next(frame for frame in tables(app) if "share" in frame and frame["path"][0] == "prefill_flops")
+        assert whole["value"][0] == str(cm.load("llama-3.1-405b").prefill_flops(context=10**12, batch=10**12))
+
+
+def keeps_nothing() -> bytes:
+    """A model of feed-forward layers alone."""
+    model = cm.load("gpt2")
+    layers = tuple(group.model_copy(update={"mixer": None}) for group in model.layers)
+    return as_toml(model.model_copy(update={"name": "mixerless", "layers": layers, "reference": ()})).encode()
+
+
+@pytest.mark.parametrize("page", [path for path, *_ in PAGES])
+def test_a_model_that_keeps_nothing_has_every_page(page: str) -> None:
+    app = uploaded("mixerless.toml", keeps_nothing())
+    for models in (["gemma-3-27b", "mixerless"], ["mixerless"]):
+        app.multiselect(key="models").set_value(models)
+        app._page_hash = calc_hash(page)
+        run(app)
+        assert not app.error
+    if page == "explore":
+        assert app.metric[0].value == "0 B"
+
+
+def test_a_link_opens_no_file_of_the_server(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.toml"
+    secret.write_text(as_toml(cm.load("gpt2")), encoding="utf-8")
+    for path in (str(secret), str(tmp_path), "/nowhere/at-all.toml", "../presets/architectures/gpt2.toml"):
+        for edit in (f"local/mixer={path}/dense", f"added-1={path}/dense"):
+            app = what_if(edit)
+            assert len(app.error) == 1
+            assert "no preset" in app.error[0].value
+
+
+def exact(app: Any, key: str) -> Any:
+    """A figure's numbers, from its table."""
+    before = [str(frame) for frame in tables(app)]
+    app.toggle(key=f"table_{key}").set_value(True)
+    run(app)
+    return next(frame for frame in tables(app) if str(frame) not in before)
+
+
+AT = Scenario(models=("deepseek-v3", "gemma-3-27b"), context=9_000, batch=3, cache="fp8", weights="fp8", view="engine")
+
+
+def test_pages_have_the_librarys_numbers_to_the_digit() -> None:
+    deepseek, gemma = (cm.load(name) for name in AT.models)
+    query = AT.query()
+    for name in ("cache_bytes", "decode_flops", "bytes_moved"):
+        shown = exact(opened("anatomy", **query | {"quantity": [name]}), "parts")
+        formula = AT.formula(deepseek, name)
+        assert shown.to_dict("records") == part_rows(formula, AT.inputs(formula))
+    assert exact(opened("anatomy", **query), "strip").to_dict("records") == layer_runs(deepseek)
+    for name in DIFFERENCES:
+        shown = exact(opened("compare", **query | {"quantity": [name], "to_cache": ["bf16"]}), "walk")
+        start, steps, end = diff_rows(deepseek, gemma, 9_000, 3, ("fp8", "fp8"), ("fp8", "bf16"))
+        assert shown["x"].tolist() == [start[name], *(step[name] for step in steps if step[name]), end[name]]
+    (row,) = touched_rows([deepseek])
+    assert exact(opened("moe", **query), "touched")["y"].tolist() == [touched / 256 for touched in row["touched"]]
+    points = exact(opened("moe", **query), "active").set_index("series")
+    assert points.loc["DeepSeek-V3"][["x", "y"]].tolist() == [deepseek.params.total, deepseek.params.active]
+    shown = tables(opened("landscape", **query))[0].set_index("name").to_dict("index")
+    for name in cm.presets():
+        model = cm.load(name)
+        assert shown[name]["cache bytes per token"] == binary_bytes(AT.kept(model)(context=9_000) / 9_000)
+        assert shown[name]["decode flops"] == flop(model.decode_flops(context=9_000))
+
+
+def test_the_report_page_shows_the_report() -> None:
+    app = opened("report", models="gemma-3-1b", context="4k", batch="3")
+    for form in ("md", "json", "csv"):
+        app.selectbox(key="report_format").set_value(form)
+        run(app)
+        texts = [element.value for element in (*app.markdown, *app.code)]
+        assert cm.report("gemma-3-1b", form, context=4_096, batch=3).strip() in [text.strip() for text in texts]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_people_wander_about(seed: int) -> None:
+    """Random steps through widgets and pages: nothing breaks, and at the end the link still says everything."""
+    dice = random.Random(seed)  # noqa: S311 - steps of a test
+    app = opened("what-if" if seed % 2 else "explore", models=dice.sample(cm.presets(), 2))
+    for _ in range(12):
+        if not wandered(app, dice):
+            app._page_hash = calc_hash(dice.choice(PAGES)[0])
+        run(app)
+    scenario = app.session_state["scenario"]
+    if set(scenario.models) <= set(cm.presets()):
+        again = opened(**scenario.query())
+        assert again.session_state["scenario"] == scenario
+        assert not again.warning
+
+
+def wandered(app: Any, dice: random.Random) -> bool:
+    """Changes one widget of those on the page."""
+    kind = dice.choice(["selectbox", "number_input", "radio", "multiselect", "toggle", "button"])
+    found = [widget for widget in app.get(kind) if not widget.disabled]
+    if not found:
+        return False
+    widget = dice.choice(found)
+    if kind == "button":
+        widget.click()
+    elif kind == "toggle":
+        widget.set_value(not widget.value)
+    elif kind == "number_input":
+        widget.set_value(min(max(widget.min, dice.choice([1, 2, 7, 64, 4_096, (widget.value or 1) * 2])), widget.max))
+    elif kind == "multiselect":
+        widget.set_value(dice.sample(widget.options, min(len(widget.options), dice.randint(0, 4))))
+    elif kind == "radio":
+        widget.set_value(dice.choice(widget.options))
+    else:
+        widget.select_index(dice.randrange(len(widget.options)))
+    return True

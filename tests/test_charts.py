@@ -204,3 +204,47 @@ def test_an_upload_with_a_hostile_title_is_drawn_as_text() -> None:
 
     model, _ = opened("x.toml", as_toml(hostile()).encode())
     assert "<img" not in str(charts.cache_curves([model], Scenario()))
+
+
+def test_numbers_beyond_64_bits_are_drawn() -> None:
+    """Writers of JSON may refuse them; a browser has doubles anyway."""
+    for name, figure in figures([cm.load("llama-3.1-405b"), MODELS[2]], Scenario(context=10**12, batch=10**12)).items():
+        for trace in figure["data"]:
+            numbers = [value for axis in ("x", "y", "values") for value in trace.get(axis, ()) if isinstance(value, int)]
+            assert all(abs(number) < 1 << 63 for number in numbers), name
+
+
+def test_a_model_without_mixers_is_drawn() -> None:
+    gpt2 = cm.load("gpt2")
+    layers = tuple(group.model_copy(update={"mixer": None}) for group in gpt2.layers)
+    nothing = gpt2.model_copy(update={"name": "nothing", "layers": layers})
+    for models in ([nothing], [nothing, gpt2], [gpt2, nothing]):
+        for figure in figures(models, Scenario()).values():
+            assert charts.table_rows(figure) or not figure["data"]
+    assert charts.cache_curves([nothing], Scenario())["layout"]["annotations"] == []
+
+
+def test_labels_break_and_tables_do_not() -> None:
+    figure = charts.waterfall(*diff_rows("gpt2", "deepseek-v3"), "params", "parameters", "GiB")
+    labels = figure["data"][0]["y"]
+    assert any("<br>" in label for label in labels)
+    for text in (*labels, *(row["y"] for row in charts.table_rows(figure))):
+        assert "&lt;br" not in text
+    assert not any("<br>" in str(row) or "&gt;" in str(row) for row in charts.table_rows(figure))
+
+
+def test_tables_of_figures_hold_the_librarys_numbers() -> None:
+    scenario = Scenario(context=9_000, batch=3)
+    rows = landscape_rows(MODELS, scenario)
+    for against in AXES:
+        told = {row["text"].partition(":")[0]: row for row in charts.table_rows(charts.landscape(rows, against, "size", scenario))}
+        for row in rows:
+            assert (told[row["title"]]["x"], told[row["title"]]["y"]) == (row["params_total"], row[against])
+    start, steps, end = diff_rows(MODELS[0], MODELS[1], 9_000, 3)
+    for name, unit in STEPS.items():
+        told = [row["x"] for row in charts.table_rows(charts.waterfall(start, steps, end, name, unit, "GiB"))]
+        assert sum(told[:-1]) == told[-1] == end[name]
+    formula = scenario.formula(MODELS[0], "decode_flops")
+    parts = part_rows(formula, scenario.inputs(formula))
+    told = charts.table_rows(charts.icicle(MODELS[0], parts, formula.unit, "GiB"))
+    assert {row["part"]: row["value"] for row in told} == {row["path"]: row["value"] for row in parts}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
 from costmodel.cards import cards
-from costmodel.catalog import as_toml, parse, validate
+from costmodel.catalog import as_toml, bundled, parse, validate
 from costmodel.comparison import DIFFERENCES, diff_rows
 from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
 from costmodel.summary import unequal_table
@@ -159,3 +162,103 @@ def test_a_change_of_a_change_is_refused_like_a_file() -> None:
     data["layers"] = []
     with pytest.raises(cm.CostModelError):
         validate(data, "empty")
+
+
+def told_in_a_file(name: str, path: str, value: Any) -> cm.Architecture:
+    """A preset whose file says something else in one place: a second way to the same change."""
+    data = tomllib.loads((bundled("presets") / "architectures" / f"{name}.toml").read_text(encoding="utf-8"))
+    *steps, last = path.split("/")
+    place = next(group for group in data["layers"] if group["name"] == steps[0]) if steps else data
+    for step in steps[1:]:
+        place = place[step]
+    place.pop(last, None)
+    if value is not None:
+        place[last] = value
+    if last == "count":
+        data.pop("pattern", None)
+    data.pop("reference", None)
+    return parse(tomli_w.dumps(data), "file.toml")
+
+
+@pytest.mark.parametrize("name", cm.presets())
+def test_each_field_of_each_preset_counts_like_its_file(name: str) -> None:
+    model, costs_more = cm.load(name), 0
+    for own in knobs(model).values():
+        for knob in own:
+            value = other(knob.value, knob.choices)
+            try:
+                expected = told_in_a_file(name, knob.path, value)
+            except cm.CostModelError:
+                with pytest.raises(cm.CostModelError):
+                    edited(model, {knob.path: value})
+                continue
+            changed = edited(model, {knob.path: value})
+            assert priced(changed) == priced(expected), knob.path
+            costs_more += priced(changed) != priced(model)
+    assert costs_more >= 6
+
+
+@pytest.mark.parametrize("part", ["mixer", "feed_forward"])
+def test_a_part_taken_from_a_preset_is_the_presets(part: str) -> None:
+    presets = [cm.load(name) for name in cm.presets()]
+    gpt2 = tomllib.loads((bundled("presets") / "architectures" / "gpt2.toml").read_text(encoding="utf-8"))
+    del gpt2["reference"]
+    for place in groups_to_take(presets, part):
+        preset, _, group = place.partition("/")
+        other_file = tomllib.loads((bundled("presets") / "architectures" / f"{preset}.toml").read_text(encoding="utf-8"))
+        taken = next(found for found in other_file["layers"] if found["name"] == group)[part]
+        data = gpt2 | {"layers": [gpt2["layers"][0] | {part: taken}]}
+        assert priced(edited(cm.load("gpt2"), {f"dense/{part}": place})) == priced(parse(tomli_w.dumps(data), "file.toml"))
+
+
+@pytest.mark.parametrize("place", ["{}/secret.toml/dense", "{}/dense", "./secret.toml/dense", "{}/secret/dense"])
+def test_layers_are_taken_from_presets_alone(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link carries changes: it must not make a server read its files."""
+    (tmp_path / "secret.toml").write_text(as_toml(cm.load("gpt2")), encoding="utf-8")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for path in ("dense/mixer", "added"):
+        with pytest.raises(cm.CostModelError, match="no preset"):
+            edited(cm.load("gpt2"), {path: place.format(tmp_path)})
+
+
+def flat(tree: Any, within: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {within.removesuffix("."): tree}
+    return {path: value for name, inner in tree.items() for path, value in flat(inner, f"{within}{name}.").items()}
+
+
+def comparable(model: cm.Architecture) -> dict[str, Any]:
+    """All that costs something, defaults included, by path."""
+    told = ("name", "title", "maker", "released", "source", "notes", "reference", "pattern", "layers")
+    dump = model.model_dump(mode="json")
+    groups = {group["name"]: {name: value for name, value in group.items() if name != "name"} for group in dump["layers"]}
+    return flat({name: value for name, value in dump.items() if name not in told} | groups)
+
+
+def unequal(first: cm.Architecture, last: cm.Architecture) -> dict[str, list[str]]:
+    return {row["field"]: list(row.values())[1:] for row in unequal_table(first, last).rows}
+
+
+def said(value: Any) -> str:
+    return "none" if value is None else f"{value:,}" if type(value) is int else str(value)
+
+
+def test_unequal_fields_of_all_pairs() -> None:
+    """Each row is true, and no field that both have is missing."""
+    models = [cm.load(name) for name in cm.presets()]
+    for first in models:
+        for last in models:
+            one, two, rows = comparable(first), comparable(last), unequal(first, last)
+            for field, cells in rows.items():
+                assert cells == [said(one.get(field)), said(two.get(field))]
+                assert cells[0] != cells[1]
+            assert {field for field in one.keys() & two.keys() if said(one[field]) != said(two[field])} <= rows.keys()
+
+
+def test_unequal_kinds_and_defaults_are_told() -> None:
+    gemma = cm.load("gemma-3-27b")
+    assert unequal(gemma, edited(gemma, {"local/mixer": "deepseek-v3/moe"}))["local.mixer.kind"] == ["gqa", "mla"]
+    rows = unequal(cm.load("gpt2"), cm.load("llama-3.1-8b"))
+    assert rows["norm.kind"] == ["layernorm", "rmsnorm"]
+    assert rows["dense.feed_forward.gated"] == ["False", "True"]
