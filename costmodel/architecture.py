@@ -203,9 +203,10 @@ class Architecture(Quantities, Checked):
 
     def _group_rows(self, group: LayerGroup, forward: Pass, layers: int) -> Iterator[Row]:
         width: dict[Symbol, Expr] = {d_model: Integer(self.hidden_size)}
-        yield from around(group.name, self.norm, len(group.blocks), forward, layers, width)
+        shared = group.shared and min(group.shared, layers)
+        yield from around(group.name, group.norm or self.norm, len(group.blocks), forward, layers, width, shared)
         for block in group.blocks:
-            yield from block_rows(group.name, block, forward, layers, width)
+            yield from block_rows(group.name, block, forward, layers, width, shared)
 
     def _ends(self, options: Options, *, head: bool) -> Iterator[Row]:
         rows = N if options.logits == "all" else B
@@ -280,9 +281,9 @@ class Architecture(Quantities, Checked):
             sizes = (item.unit_bytes(precision, ceil_div(item.heads, view.tp) if item.split else item.heads) for item in kept)
             return int(sum(evaluate(size.xreplace(binding), {}) for size in sizes))
 
-        mixers = [group.mixer for group in self.layers if group.mixer is not None] if view.hybrid_pages else []
-        tokens = [one_rank(tuple(kept for kept in mixer.kept() if kept.per_token), mixer.binding()) for mixer in mixers]
-        slots = [one_rank(tuple(kept for kept in mixer.kept() if not kept.per_token), mixer.binding()) for mixer in mixers]
+        blocks = [block for group in self.layers for block in group.blocks] if view.hybrid_pages else []
+        tokens = [one_rank(tuple(kept for kept in block.kept() if kept.per_token), block.binding()) for block in blocks]
+        slots = [one_rank(tuple(kept for kept in block.kept() if not kept.per_token), block.binding()) for block in blocks]
         return max(tokens, default=0), max(slots, default=0)
 
     def _padding(self, view: View, precision: Precision) -> tuple[Term, ...]:
@@ -292,10 +293,9 @@ class Architecture(Quantities, Checked):
             return ()
         page = Integer(view.tp * view.block * per_token * (1 + view.speculative))
         terms = []
-        for group in self.layers:
-            states = tuple(kept for kept in group.mixer.kept() if not kept.per_token) if group.mixer else ()
+        for group, block in ((layers, block) for layers in self.layers for block in layers.blocks):
+            states = tuple(kept for kept in block.kept() if not kept.per_token)
             if states:
-                assert group.mixer is not None
                 waste = B * page - Cost(kept=states).cache_bytes(precision, view)
-                terms.append(Term((group.name, group.mixer.kind, "page_padding"), group.count, waste, waste, group.mixer.binding()))
+                terms.append(Term((group.name, block.kind, "page_padding"), group.count, waste, waste, block.binding()))
         return tuple(terms)

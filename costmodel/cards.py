@@ -67,7 +67,7 @@ def _next(kept: object, scenario: Scenario) -> float:
 
 def _constant(model: Architecture, scenario: Scenario) -> int:
     """What a sequence keeps whatever its length: the cache of one token, less its growth."""
-    states = [group for group in model.layers if group.mixer and any(not kept.per_token for kept in group.mixer.kept())]
+    states = [group for group in model.layers if any(not kept.per_token for block in group.blocks for kept in block.kept())]
     if not states:
         return 0
     kept = scenario.kept(model)

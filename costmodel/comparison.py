@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DIFFERENCES = ("params", "active", "weight_bytes", "cache_bytes", "prefill_flops", "decode_flops")
 """What each step of `diff` is priced in."""
+PARTS = ("mixer", "feed_forward")
 
 
 def compare(
@@ -84,34 +85,31 @@ def _compared(
     }
 
 
-Layer = tuple[AnyMixer | None, AnyFeedForward | None]
-
-
 @dataclass(frozen=True)
 class _Stage:
-    """A model on the way: what its ends are, and its layers one by one."""
+    """A model on the way: what its ends are, and its layers one by one, each a group of one."""
 
     ends: Architecture
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerGroup, ...]
 
     @classmethod
     def of(cls, model: Architecture) -> _Stage:
-        groups = {group.name: (group.mixer, group.feed_forward) for group in model.layers}
+        groups = {group.name: group.model_copy(update={"name": "layer", "count": 1}) for group in model.layers}
         return cls(model, tuple(groups[name] for name in model.layer_order))
 
     def built(self) -> Architecture:
         """The stage as an architecture; stages between two valid models need no second check."""
         counted = Counter(self.layers)
         groups = tuple(
-            LayerGroup.model_construct(name=f"group-{place}", count=count, mixer=mixer, feed_forward=feed_forward)
-            for place, ((mixer, feed_forward), count) in enumerate(counted.items())
+            layer.model_copy(update={"name": f"group-{place}", "count": count})
+            for place, (layer, count) in enumerate(counted.items())
         )
         return self.ends.model_copy(update={"layers": groups, "pattern": (), "mtp": None})
 
-    def with_part(self, part: int, blocks: Sequence[Any]) -> _Stage:
-        """The same layers with other mixers (part 0) or feed-forward layers (part 1)."""
-        pairs = zip(self.layers, blocks, strict=True)
-        return replace(self, layers=tuple((block, old[1]) if part == 0 else (old[0], block) for old, block in pairs))
+    def with_part(self, part: str, values: Sequence[Any]) -> _Stage:
+        """The same layers with other values of a field."""
+        pairs = zip(self.layers, values, strict=True)
+        return replace(self, layers=tuple(layer.model_copy(update={part: value}) for layer, value in pairs))
 
 
 Stored = str | tuple[str, str]
@@ -197,10 +195,15 @@ def _changes(stage: _Stage, goal: _Stage) -> Iterator[tuple[str, _Stage]]:
         depth = len(goal.layers)
         stage = replace(stage, layers=tuple(stage.layers[place * len(stage.layers) // depth] for place in range(depth)))
         yield change, stage
-    for part, word in enumerate(("mixer", "feed_forward")):
-        for change, after in _part_changes(stage, goal, part, word):
+    for part in PARTS:
+        for change, after in _part_changes(stage, goal, part):
             stage = after
             yield change, stage
+    for part in ("shared", "norm"):
+        wanted = [getattr(layer, part) for layer in goal.layers]
+        if wanted != [getattr(layer, part) for layer in stage.layers]:
+            stage = stage.with_part(part, wanted)
+            yield f"{part} of each layer", stage
     yield from _end_changes(stage, goal, ("norm", "vocab_size", "tie_word_embeddings", "position_embeddings", "vision"))
 
 
@@ -212,34 +215,31 @@ def _end_changes(stage: _Stage, goal: _Stage, names: tuple[str, ...]) -> Iterato
             yield f"{name} {_told(old)} -> {_told(new)}", stage
 
 
-def _part_changes(stage: _Stage, goal: _Stage, part: int, word: str) -> Iterator[tuple[str, _Stage]]:
+def _part_changes(stage: _Stage, goal: _Stage, part: str) -> Iterator[tuple[str, _Stage]]:
     """First the kinds, layer by layer, then each field of blocks of one kind."""
-    wanted = [layer[part] for layer in goal.layers]
-    own = {_kind(layer[part]): layer[part] for layer in reversed(stage.layers)}
-    for old, new in dict.fromkeys((_kind(layer[part]), _kind(block)) for layer, block in zip(stage.layers, wanted, strict=True)):
+    blocks, wanted = ([getattr(layer, part) for layer in side.layers] for side in (stage, goal))
+    own = {_kind(block): block for block in reversed(blocks)}
+    for old, new in dict.fromkeys((_kind(block), _kind(other)) for block, other in zip(blocks, wanted, strict=True)):
         if old != new:
-            pairs = list(zip((layer[part] for layer in stage.layers), wanted, strict=True))
-            turned = [own.get(new, block) if (_kind(now), _kind(block)) == (old, new) else now for now, block in pairs]
-            layers = sum((_kind(now), _kind(block)) == (old, new) for now, block in pairs)
-            stage = stage.with_part(part, turned)
-            yield f"{word} {old} -> {new} in {layers} layers", stage
+            turns = [(_kind(block), _kind(other)) == (old, new) for block, other in zip(blocks, wanted, strict=True)]
+            blocks = [own.get(new, other) if turn else block for block, other, turn in zip(blocks, wanted, turns, strict=True)]
+            stage = stage.with_part(part, blocks)
+            yield f"{part} {old} -> {new} in {sum(turns)} layers", stage
     fields = dict.fromkeys(name for block in wanted if block is not None for name in type(block).model_fields)
     yield from _field_changes(stage, wanted, part, list(fields))
 
 
-def _field_changes(stage: _Stage, wanted: list[Any], part: int, fields: list[str]) -> Iterator[tuple[str, _Stage]]:
+def _field_changes(stage: _Stage, wanted: list[Any], part: str, fields: list[str]) -> Iterator[tuple[str, _Stage]]:
     """Field after field; one that is impossible without the next waits for it."""
     waiting: list[str] = []
+    blocks = [getattr(layer, part) for layer in stage.layers]
     for name in fields:
-        values = [
-            (getattr(layer[part], name, None), getattr(block, name, None))
-            for layer, block in zip(stage.layers, wanted, strict=True)
-        ]
+        values = [(getattr(block, name, None), getattr(other, name, None)) for block, other in zip(blocks, wanted, strict=True)]
         for old, new in dict.fromkeys(pair for pair in values if pair[0] != pair[1]):
-            blocks = []
-            for layer, pair in zip(stage.layers, values, strict=True):
-                block = layer[part]
-                blocks.append(block.model_copy(update={name: new}) if block is not None and pair == (old, new) else block)
+            blocks = [
+                block.model_copy(update={name: new}) if block is not None and pair == (old, new) else block
+                for block, pair in zip(blocks, values, strict=True)
+            ]
             stage = stage.with_part(part, blocks)
             waiting.append(f"{name} {_told(old)} -> {_told(new)} in {values.count((old, new))} layers")
             if all(_possible(block) for block in dict.fromkeys(blocks)):

@@ -54,7 +54,8 @@ class Kept:
 
     `per_token=False` is a recurrent state or a convolution tail. `reach` is how many tokens back it is needed
     (None: all). `split` says that tensor-parallel ranks share the heads; otherwise each rank keeps it whole.
-    `own` is the state's own bytes an element; `packed` the bytes a token in DeepSeek's packed form.
+    `own` is the state's own bytes an element; `packed` the bytes a token in DeepSeek's packed form. `borrowed` state is
+    another layer's: read here, kept and written there.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Kept:
     role: str = "cache"
     own: Expr | None = None
     packed: Expr | None = None
+    borrowed: bool = False
 
     def unit_bytes(self, precision: Precision, heads: Expr) -> Expr:
         """Bytes of one token, or of one slot of state, in `heads` heads."""
@@ -94,6 +96,8 @@ class Kept:
 
     def bytes(self, precision: Precision, view: View = THEORY) -> Expr:
         """Bytes kept of B sequences in one layer."""
+        if self.borrowed:
+            return ZERO
         return B * self.slots(view) * self.unit_bytes(precision, self.head_count(view))
 
     def bytes_moved(self, precision: Precision) -> Expr:
@@ -101,7 +105,8 @@ class Kept:
         if not self.per_token:
             return TWO * self.bytes(precision)
         in_sight = S if self.reach is None else lower(S, T + self.reach - 1)
-        return B * (in_sight + T) * self.unit_bytes(precision, self.heads)
+        written = ZERO if self.borrowed else T
+        return B * (in_sight + written) * self.unit_bytes(precision, self.heads)
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,16 @@ N = B * T
 
 @dataclass(frozen=True)
 class Op:
-    """One row of the ledger: `kind` is the class of kernel it is, `algorithm` which form of several it takes."""
+    """One row of the ledger: `kind` is the class of kernel it is, `algorithm` which form of several it takes.
+
+    `own` weights are each layer's, also where the layers of a group share theirs.
+    """
 
     name: str
     kind: str
     cost: Cost
     algorithm: str = ""
+    own: bool = False
 
 
 def linear(
@@ -125,10 +129,11 @@ def softmax(heads: Expr, pairs: Expr, algorithm: str = "") -> Op:
     return vector("softmax", B * heads * pairs, 5, moved=ZERO, algorithm=algorithm)
 
 
-def visible_pairs(attention: str, phase: Phase, window: Expr | None = None) -> Expr:
+def visible_pairs(attention: str, phase: Phase, window: Expr | None = None, chunk: Expr | None = None) -> Expr:
     """(query, key) pairs of one sequence and head: T queries at positions S - T + 1 ... S; a query sees itself.
 
-    `full` is T S. Causal is T S - T (T - 1) / 2; in a window of W, the sum of min(i, W) over those positions.
+    `full` is T S. Causal is T S - T (T - 1) / 2; in a window of W (or among the W that an indexer picks) the sum of
+    min(i, W) over those positions; in chunks of C, where a query sees its own chunk alone, of ((i - 1) mod C) + 1.
 
     >>> visible_pairs("causal", Phase.PREFILL)
     S*T - T*(T - 1)/2
@@ -138,6 +143,9 @@ def visible_pairs(attention: str, phase: Phase, window: Expr | None = None) -> E
     """
     if attention == "full":
         return T * S
+    if chunk is not None:
+        # for one query, its place in its chunk
+        return S - chunk * whole_chunks(S - 1, chunk) if phase is Phase.DECODE else _in_chunks(S, chunk) - _in_chunks(S - T, chunk)
     if window is None:
         return T * S - T * (T - 1) / 2
     # the same sum; for one query it is its last term
@@ -157,6 +165,18 @@ def chunk_powers(tokens: Expr, chunk: Expr, power: int) -> Expr:
     >>> chunk_powers(Integer(130), Integer(64), 2)
     8196
     """
-    ratio = tokens / chunk
-    whole = floor(ratio) if ratio.is_Number else floor(ratio, evaluate=False)
+    whole = whole_chunks(tokens, chunk)
     return whole * chunk**power + (tokens - whole * chunk) ** power
+
+
+def whole_chunks(tokens: Expr, chunk: Expr) -> Expr:
+    """floor(tokens / chunk), left unevaluated while letters remain."""
+    ratio = tokens / chunk
+    return floor(ratio) if ratio.is_Number else floor(ratio, evaluate=False)
+
+
+def _in_chunks(last: Expr, chunk: Expr) -> Expr:
+    """Sum of ((i - 1) mod chunk) + 1 for i = 1 ... last: a triangle for each chunk."""
+    whole = whole_chunks(last, chunk)
+    rest = last - whole * chunk
+    return whole * chunk * (chunk + 1) / 2 + rest * (rest + 1) / 2

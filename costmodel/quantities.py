@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One ledger row: an op of a block in a group, `times` over, with the numbers behind its letters."""
+    """One ledger row: an op of a block in a group, `times` over, with the numbers behind its letters.
+
+    `stored` is how many times its weights are stored where that is fewer (None: as often as they are used).
+    """
 
     group: str
     layers: int
@@ -37,6 +40,12 @@ class Row:
     times: int
     binding: dict[Symbol, Expr]
     source: str = ""
+    stored: int | None = None
+
+    @property
+    def copies(self) -> int:
+        """How many times its weights are stored."""
+        return self.times if self.stored is None else self.stored
 
     @property
     def path(self) -> tuple[str, str, str]:
@@ -99,7 +108,13 @@ class Quantities:
         """Bytes a page leaves unused."""
         return ()
 
-    def _terms(self, options: Options, quantity: Quantity, phases: tuple[Phase, Phase] = BOTH_PHASES) -> tuple[Term, ...]:
+    def _stored(self, options: Options, quantity: Quantity) -> tuple[Term, ...]:
+        """The rows' shares of a quantity of what is stored: weights that layers share count once."""
+        return self._terms(options, quantity, ONE_PHASE, stored=True)
+
+    def _terms(
+        self, options: Options, quantity: Quantity, phases: tuple[Phase, Phase] = BOTH_PHASES, *, stored: bool = False
+    ) -> tuple[Term, ...]:
         """The rows' shares of a quantity in both phases; a row that only one phase has is 0 in the other."""
         found = [
             {(row.path, place): row for place, row in _numbered(self._rows(options, phase))} for phase in dict.fromkeys(phases)
@@ -110,7 +125,8 @@ class Quantities:
             row = prefill.get(key) or decode[key]
             costs = [quantity(side[key].op.cost) if key in side else ZERO for side in (decode, prefill)]
             if costs[0] != 0 or costs[1] != 0:
-                terms.append(Term(row.path, row.times, costs[0], costs[1], row.binding, row.source, row.op.algorithm != ""))
+                times = row.copies if stored else row.times
+                terms.append(Term(row.path, times, costs[0], costs[1], row.binding, row.source, row.op.algorithm != ""))
         return tuple(terms)
 
     def ledger_rows(self, new_tokens: int = 1, context: int = 1, batch: int = 1, **options: Any) -> list[dict[str, Any]]:
@@ -151,12 +167,10 @@ class Quantities:
         """The rows' parameters that a count includes."""
         options = Options(mtp=self._mtp_modules() if name == "mtp" else 0)
         if name == "active":
-            return self._terms(options, lambda cost: cost.active, ONE_PHASE)
+            return self._stored(options, lambda cost: cost.active)
         if name == "routed_experts":
-            return self._terms(
-                options, lambda cost: replace(cost, weights=tuple(w for w in cost.weights if _routed(w))).params, ONE_PHASE
-            )
-        stored = self._terms(options, lambda cost: cost.params, ONE_PHASE)
+            return self._stored(options, lambda cost: replace(cost, weights=tuple(w for w in cost.weights if _routed(w))).params)
+        stored = self._stored(options, lambda cost: cost.params)
         table = tuple(term for term in stored if term.path == TOKEN_TABLE)
         if name == "active_with_embedding":
             active = self._count_terms("active")
@@ -233,7 +247,7 @@ class Quantities:
 
         def derive(options: Options) -> tuple[Term, ...]:
             if options.method == "6nd":
-                active = self._terms(options, lambda cost: cost.active, ONE_PHASE)
+                active = self._stored(options, lambda cost: cost.active)
                 return tuple(replace(term, decode=6 * B * S * term.decode, prefill=6 * B * S * term.prefill) for term in active)
             forward = options.model_copy(update={"logits": "all"})
             rows = self._terms(forward, lambda cost: cost.flops, ONE_PHASE)
@@ -256,7 +270,7 @@ class Quantities:
 
         def derive(options: Options) -> tuple[Term, ...]:
             precision = self._precision(options, "weights")
-            return self._terms(options, lambda cost: cost.weight_bytes(precision), ONE_PHASE)
+            return self._stored(options, lambda cost: cost.weight_bytes(precision))
 
         return self._formula("weight_bytes", "bytes", derive, takes=("precision", "mtp"))
 
@@ -362,7 +376,8 @@ def _numbers(row: Row, precision: Precision, letters: dict[Symbol, int]) -> dict
         "weight_bytes_moved": cost.weight_bytes_moved(precision),
         "cache_bytes_moved": cost.cache_bytes_moved(precision),
     }
-    numbers = {name: row.times * evaluate(expr, known) for name, expr in quantities.items()}
+    stored = ("params", "weight_bytes")
+    numbers = {name: (row.copies if name in stored else row.times) * evaluate(expr, known) for name, expr in quantities.items()}
     moved = numbers["weight_bytes_moved"] + numbers["activation_bytes"] + numbers["cache_bytes_moved"]
     about = {"group": row.group, "layers": row.layers, "block": row.block}
     return {**about, "op": row.op.name, "kind": row.op.kind, "algorithm": row.op.algorithm, **numbers, "bytes_moved": moved}

@@ -40,6 +40,7 @@ d_h = _letter("d_h", "head_dim", "width of a query or key head (in latent attent
 d_v = _letter("d_v", "v_head_dim", "width of a value head")
 d_r = _letter("d_r", "rotary_dim", "elements of a head that rope turns")
 W = _letter("W", "sliding_window", "tokens a sliding window sees, the query's own included")
+C_a = _letter("C_a", "attention_chunk_size", "tokens of a chunk that attention does not leave")
 d_c = _letter("d_c", "kv_lora_rank", "width of the latent that keys and values share")
 d_cq = _letter("d_c'", "q_lora_rank", "width of the query latent")
 d_hR = _letter("d_h^R", "qk_rope_head_dim", "width of the rope key that all heads share")

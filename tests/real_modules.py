@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import costmodel as cm
@@ -85,49 +86,88 @@ def _tensors(held: Any) -> Iterator[Any]:
 # what it does otherwise, exactly
 
 
-def kept_otherwise(group: cm.LayerGroup, batch: int, context: int) -> int:
-    """Elements it keeps beside ours.
+@dataclass(frozen=True)
+class Otherwise:
+    """What the reference implementation does otherwise than we count, for the mixers of a family.
 
-    A sliding layer keeps W - 1 tokens, ours W: the next query brings its own. A convolution keeps K columns of input, ours
-    K - 1: the next one brings its own.
+    `kept(mixer, context)`: elements one layer keeps of a sequence beside ours. `counted(mixer, new, context, ours)`: FLOPs of one
+    layer and sequence that the counter sees beside ours with `attention="full"`; `ours(op, new, context)` are ours of an op.
     """
-    mixer, times = group.mixer, group.count * batch
-    if isinstance(mixer, cm.GQA) and mixer.sliding_window:
-        tokens = min(context, mixer.sliding_window - 1) - min(context, mixer.sliding_window)
-        return times * 2 * mixer.num_key_value_heads * mixer.head_dim * tokens
-    return times * _channels(mixer) if isinstance(mixer, cm.GatedDeltaNet) else 0
+
+    kept: Callable[[Any, int], int] = lambda mixer, context: 0
+    counted: Callable[[Any, int, int, Callable[[str, int, int], int]], int] = lambda mixer, new, context, ours: 0
 
 
-def counted_otherwise(ours: cm.Architecture, group: cm.LayerGroup, batch: int, new: int, context: int) -> int:
-    """FLOPs the counter sees beside ours with `attention="full"`.
-
-    * A sliding layer attends to the W - 1 tokens it kept and the new ones, not to the whole context.
-    * A convolution of kernel K gives K - 1 columns beyond its inputs, and after a prefix its inputs begin with the K
-      columns kept; a single step is convolved without padding, over K + 1 columns.
-    * The chunked delta rule fills its last chunk with zeros, and applies the triangular factor to keys and values by a
-      solve, which the counter does not see. A single step is element-wise: not seen either.
-    """
-    mixer, times = group.mixer, group.count * batch
-    if isinstance(mixer, cm.GQA) and mixer.sliding_window:
-        in_sight = min(context, mixer.sliding_window - 1 + new)
-        return times * mixer.num_attention_heads * 4 * mixer.head_dim * new * (in_sight - context)
-    if not isinstance(mixer, cm.GatedDeltaNet):
+def window_kept(mixer: cm.GQA, context: int) -> int:
+    """A sliding layer keeps W - 1 tokens, ours W: the next query brings its own."""
+    if not mixer.sliding_window:
         return 0
+    tokens = min(context, mixer.sliding_window - 1) - min(context, mixer.sliding_window)
+    return 2 * mixer.num_key_value_heads * mixer.head_dim * tokens
+
+
+def window_counted(mixer: cm.GQA, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """A sliding layer attends to the W - 1 tokens it kept and the new ones, not to the whole context."""
+    if not mixer.sliding_window:
+        return 0
+    in_sight = min(context, mixer.sliding_window - 1 + new)
+    return mixer.num_attention_heads * 4 * mixer.head_dim * new * (in_sight - context)
+
+
+def convolved_columns(kernel: int, new: int, context: int) -> int:
+    """Columns a causal convolution gives beside its inputs; prompts here are no shorter than the kernel.
+
+    A convolution of kernel K gives K - 1 columns beyond its inputs, and after a prefix its inputs begin with the K columns
+    kept; a single step is convolved without padding, over K + 1 columns.
+    """
+    return kernel - 1 if new == context else 1 if new == 1 else 2 * kernel - 1
+
+
+def deltanet_counted(mixer: cm.GatedDeltaNet, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """The chunked delta rule fills its last chunk with zeros, and applies the triangular factor to keys and values by a solve.
+
+    The counter does not see a solve. A single step is element-wise: not seen either.
+    """
     kernel, chunk = mixer.linear_conv_kernel_dim, mixer.chunk_size
-    columns = kernel - 1 if new == context else 1 if new == 1 else 2 * kernel - 1  # prompts here are no shorter than the kernel
-    rule = ours.flops.parts[group.name].parts["gated_deltanet"].parts["delta_rule"]
     seen = 0
     if new > 1:
         padded = chunk * -(-new // chunk)
         unseen = 2 * chunk * (mixer.linear_key_head_dim + mixer.linear_value_head_dim)
-        seen = rule(batch=batch, new_tokens=padded, context=padded) - times * padded * mixer.linear_num_value_heads * unseen
-    return times * 2 * kernel * _channels(mixer) * columns + seen - int(rule(batch=batch, new_tokens=new, context=context))
+        seen = ours("delta_rule", padded, padded) - padded * mixer.linear_num_value_heads * unseen
+    convolved = 2 * kernel * _channels(mixer) * convolved_columns(kernel, new, context)
+    return convolved + seen - ours("delta_rule", new, context)
 
 
 def _channels(mixer: cm.GatedDeltaNet) -> int:
-    """Channels of the convolution: queries, keys and values."""
+    """Channels of the convolution: queries, keys and values. It keeps K columns of them, ours K - 1."""
     keys = mixer.linear_num_key_heads * mixer.linear_key_head_dim
     return 2 * keys + mixer.linear_num_value_heads * mixer.linear_value_head_dim
+
+
+OTHERWISE: dict[str, Otherwise] = {
+    "gqa": Otherwise(window_kept, window_counted),
+    "gated_deltanet": Otherwise(lambda mixer, context: _channels(mixer), deltanet_counted),
+}
+"""By the kind of mixer. Families without an entry are implemented as we count."""
+
+
+def kept_otherwise(group: cm.LayerGroup, batch: int, context: int) -> int:
+    """Elements a group's layers keep beside ours."""
+    mixer = group.mixer
+    return 0 if mixer is None else group.count * batch * OTHERWISE.get(mixer.kind, Otherwise()).kept(mixer, context)
+
+
+def counted_otherwise(ours: cm.Architecture, group: cm.LayerGroup, batch: int, new: int, context: int) -> int:
+    """FLOPs the counter sees in a group's layers beside ours with `attention="full"`."""
+    mixer = group.mixer
+    if mixer is None:
+        return 0
+
+    def of_one_layer(op: str, new: int, context: int) -> int:
+        part = ours.flops.having(attention="full").parts[group.name].parts[mixer.kind].parts[op]
+        return int(part(new_tokens=new, context=context)) // group.count
+
+    return group.count * batch * OTHERWISE.get(mixer.kind, Otherwise()).counted(mixer, new, context, of_one_layer)
 
 
 # what we expect of it

@@ -36,6 +36,10 @@ class Block(Checked):
     def ops(self, forward: Pass) -> list[Op]:
         """The ledger rows of this block in one layer, in letters."""
 
+    def kept(self) -> tuple[Kept, ...]:
+        """What one layer keeps of a sequence between tokens: nothing, unless a family says otherwise."""
+        return ()
+
     def binding(self) -> dict[Symbol, Expr]:
         """The numbers behind the letters."""
         values = {letter: getattr(self, name) for name, letter in letters_of(type(self)).items()}
@@ -67,19 +71,18 @@ class Keeping(StrEnum):
     WINDOW = "sliding window"
     LATENT = "latent attention"
     STATE = "recurrent state"
+    SHARED = "another layer's cache"
 
 
 class Mixer(Block):
     """Mixes tokens: attention, or a recurrence. Keeps state between tokens."""
 
-    @abstractmethod
-    def kept(self) -> tuple[Kept, ...]:
-        """What one layer keeps of a sequence between tokens."""
-
     @property
     def keeping(self) -> Keeping:
         """What kind of thing it keeps, seen from what it keeps alone."""
         tokens = [kept for kept in self.kept() if kept.per_token]
+        if not self.kept():
+            return Keeping.SHARED
         if not tokens:
             return Keeping.STATE
         if any(kept.reach is not None for kept in tokens):
@@ -97,6 +100,7 @@ class Mixer(Block):
         width = sum(int((kept.heads * kept.width).xreplace(self.binding())) for kept in self.kept() if kept.per_token)
         return {
             Keeping.STATE: "hold a state that does not grow",
+            Keeping.SHARED: "keep nothing of their own and read what another layer keeps",
             Keeping.WINDOW: f"keep only {' or '.join(f'{window:,}' for window in self.windows)} tokens",
             Keeping.LATENT: f"keep one latent of {width:,} numbers a token for all heads",
             Keeping.FULL: f"keep {width:,} numbers a token",
@@ -115,7 +119,7 @@ class Mixer(Block):
 
 
 class FeedForward(Block):
-    """Works on each token alone, and keeps nothing."""
+    """Works on each token alone; keeps nothing, but for a token it may look back on."""
 
 
 @cache

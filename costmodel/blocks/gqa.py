@@ -1,4 +1,4 @@
-"""Grouped-query attention: MHA when n_kv = n_h, MQA when n_kv = 1, sliding when windowed."""
+"""Grouped-query attention: MHA when n_kv = n_h, MQA when n_kv = 1; in windows, in chunks, in both directions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from sympy import Expr
 from costmodel.blocks.base import MAX_SIZE, Flag, Mixer, Size
 from costmodel.cost import ONE, Kept, Weight
 from costmodel.ops import N, Op, attend, linear, norm, softmax, vector, visible_pairs
-from costmodel.symbols import W, d_h, d_model, d_r, d_v, n_h, n_kv
+from costmodel.symbols import C_a, W, d_h, d_model, d_r, d_v, n_h, n_kv
 from costmodel.workload import Pass
 
 
 class GQA(Mixer):
     """Multi-head attention whose n_h query heads share n_kv key/value heads.
 
-    Keys are [n_kv, d_h], values [n_kv, d_v]; a window of W sees W tokens, the query's own included.
-    Raises CostModelError where n_kv does not divide n_h or rope turns more than a head.
+    Keys are [n_kv, d_h], values [n_kv, d_v]; a window of W sees W tokens, the query's own included; in chunks of C_a
+    a query sees its own chunk alone.
+    Raises CostModelError where n_kv does not divide n_h, rope turns more than a head, or two reaches are given.
 
     >>> [kept.name for kept in GQA(num_attention_heads=32, num_key_value_heads=8, head_dim=128).kept()]
     ['keys', 'values']
@@ -33,6 +34,12 @@ class GQA(Mixer):
     v_head_dim: Annotated[Size | None, d_v] = None
     """Width of a value head where it differs from `head_dim`."""
     sliding_window: Annotated[Size | None, W] = None
+    attention_chunk_size: Annotated[Size | None, C_a] = None
+    """Tokens of a chunk, where a query sees no further back than its chunk's first token."""
+    bidirectional: Flag = False
+    """Whether a query also sees what comes after it: all of the context."""
+    shares_kv: Flag = False
+    """Whether keys and values are an earlier layer's: no projections of its own, and nothing kept."""
     rotary_dim: Annotated[int | None, Field(strict=True, ge=0, le=MAX_SIZE), d_r] = None
     """Elements of a head that rope turns: all of them by default, 0 without rope."""
     qk_norm: Literal["head", "full"] | None = None
@@ -50,6 +57,10 @@ class GQA(Mixer):
             raise ValueError(
                 f"num_key_value_heads {self.num_key_value_heads} does not divide num_attention_heads {self.num_attention_heads}"
             )
+        if self.sliding_window and self.attention_chunk_size:
+            raise ValueError("sliding_window and attention_chunk_size exclude each other; give one of them")
+        if self.bidirectional and (self.sliding_window or self.attention_chunk_size):
+            raise ValueError("bidirectional attention has no window and no chunks; leave them out")
         if (self.rotary_dim or 0) > self.head_dim:
             raise ValueError(f"rotary_dim {self.rotary_dim} exceeds head_dim {self.head_dim}")
         return self
@@ -57,15 +68,15 @@ class GQA(Mixer):
     def ops(self, forward: Pass) -> list[Op]:
         value = self._value_dim()
         queries = n_h * (d_h + value) if self.output_gate else n_h * d_h
-        pairs = visible_pairs(forward.attention, forward.phase, W if self.sliding_window else None)
+        seen = "full" if self.bidirectional else forward.attention
+        pairs = visible_pairs(seen, forward.phase, W if self.sliding_window else None, C_a if self.attention_chunk_size else None)
         sinks = (Weight(ONE, n_h, "others"),) if self.sinks else ()
         return [
             linear("q_proj", d_model, queries, bias=self.qkv_bias),
-            linear("k_proj", d_model, n_kv * d_h, bias=self.qkv_bias),
-            linear("v_proj", d_model, n_kv * value, bias=self.qkv_bias),
+            *(() if self.shares_kv else self._keys_and_values(value)),
             *self._qk_norms(),
             *self._rope(),
-            attend("attention", n_h, d_h, value, pairs, self.kept()),
+            attend("attention", n_h, d_h, value, pairs, self._in_sight()),
             softmax(n_h, pairs),
             *([vector("sinks", N * n_h, 2, moved=n_h, weights=sinks)] if self.sinks else []),
             *([vector("output_gate", N * n_h * value, 4, moved=3 * N * n_h * value)] if self.output_gate else []),
@@ -73,9 +84,19 @@ class GQA(Mixer):
         ]
 
     def kept(self) -> tuple[Kept, ...]:
-        """Keys and values of the tokens still in sight."""
-        reach = W if self.sliding_window else None
-        return (Kept("keys", n_kv, d_h, reach=reach), Kept("values", n_kv, self._value_dim(), reach=reach))
+        """Keys and values of the tokens still in sight; nothing where they are another layer's."""
+        return () if self.shares_kv else self._in_sight()
+
+    def _in_sight(self) -> tuple[Kept, ...]:
+        reach = W if self.sliding_window else C_a if self.attention_chunk_size else None
+        sizes = (("keys", d_h), ("values", self._value_dim()))
+        return tuple(Kept(name, n_kv, width, reach=reach, borrowed=self.shares_kv) for name, width in sizes)
+
+    def _keys_and_values(self, value: Expr) -> tuple[Op, ...]:
+        return (
+            linear("k_proj", d_model, n_kv * d_h, bias=self.qkv_bias),
+            linear("v_proj", d_model, n_kv * value, bias=self.qkv_bias),
+        )
 
     @property
     def usual_heads(self) -> tuple[Expr, Expr]:
@@ -87,10 +108,10 @@ class GQA(Mixer):
     def _qk_norms(self) -> list[Op]:
         if self.qk_norm is None:
             return []
-        if self.qk_norm == "head":
-            return [norm("q_norm", d_h, n_h), norm("k_norm", d_h, n_kv)]
-        return [norm("q_norm", n_h * d_h), norm("k_norm", n_kv * d_h)]
+        shape = [("q_norm", n_h), ("k_norm", n_kv)][: 1 if self.shares_kv else 2]
+        return [norm(name, d_h, heads) if self.qk_norm == "head" else norm(name, heads * d_h) for name, heads in shape]
 
     def _rope(self) -> list[Op]:
         turned = d_h if self.rotary_dim is None else d_r
-        return [] if self.rotary_dim == 0 else [vector("rope", N * (n_h + n_kv) * turned, 3)]
+        heads = n_h if self.shares_kv else n_h + n_kv
+        return [] if self.rotary_dim == 0 else [vector("rope", N * heads * turned, 3)]

@@ -17,7 +17,9 @@ from costmodel.architecture import Architecture
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
 from costmodel.importers.costless import COSTLESS, EVERYWHERE, TOKENS
 from costmodel.importers.fields import Fields, read
-from costmodel.importers.recipes import FULL, LINEAR, RECIPES, SIGLIP, SLIDING, Nested, Recipe
+from costmodel.importers.recipes import RECIPES, Nested, Recipe
+from costmodel.importers.recipes.base import FULL, LINEAR, NONE, SLIDING, SPARSE
+from costmodel.importers.recipes.towers import SIGLIP
 from costmodel.layers import MAX_LAYERS
 from costmodel.workload import Precision, one_line
 
@@ -146,7 +148,7 @@ def _plain(recipe: Recipe, config: object, where: str, inside: str = "") -> Read
         "max_position_embeddings": fields.optional("max_position_embeddings"),
         "tie_word_embeddings": fields.flag("tie_word_embeddings"),
         "position_embeddings": recipe.positions(fields) if recipe.positions else None,
-        "norm": dict(recipe.norm),
+        "norm": read(recipe.norm, fields),
         "notes": recipe.notes,
     }
     data["layers"], data["pattern"], draft = _layers(recipe, fields)
@@ -225,7 +227,8 @@ def _check_rope(fields: Fields) -> None:
 def _layers(recipe: Recipe, fields: Fields) -> tuple[list[dict[str, Any]], tuple[str, ...], str | None]:
     """Groups of equal layers, their pattern, and the group that a multi-token-prediction module repeats."""
     depth = fields.size("num_hidden_layers", high=MAX_LAYERS)
-    kinds = list(zip(recipe.mixers(fields, depth), recipe.sparse(fields, depth), strict=True))
+    mixers = recipe.mixers(fields, depth)
+    kinds = list(zip(mixers, recipe.feeds(fields, len(mixers)), strict=True))
     names = _names(kinds)
     order = [names[kind] for kind in kinds]
     groups = [
@@ -233,28 +236,35 @@ def _layers(recipe: Recipe, fields: Fields) -> tuple[list[dict[str, Any]], tuple
             "name": name,
             "count": order.count(name),
             "mixer": _mixer(recipe, mixer, fields),
-            "feed_forward": read(recipe.experts if sparse else recipe.dense, fields),
+            "feed_forward": None if feed == NONE else read(recipe.experts if feed == SPARSE else recipe.dense, fields),
+            **read(recipe.groups.get(mixer, {}), fields),
         }
-        for (mixer, sparse), name in names.items()
+        for (mixer, feed), name in names.items()
     ]
-    return groups, _pattern(order), names.get((FULL, True))
+    return groups, _pattern(order), names.get((FULL, SPARSE))
 
 
-def _names(kinds: Sequence[tuple[str, bool]]) -> dict[tuple[str, bool], str]:
+CALLED = {SLIDING: "local", LINEAR: "deltanet"}
+"""Names of layers by their mixer; the kinds of others are names already."""
+
+
+def _names(kinds: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """A name for each kind of layer, in order of appearance: by what tells it from the others."""
-    mixers, sparsities = {mixer for mixer, _ in kinds}, {sparse for _, sparse in kinds}
-    called = {SLIDING: "local", LINEAR: "deltanet", FULL: "attention" if LINEAR in mixers else "global"}
+    mixers, feeds = {mixer for mixer, _ in kinds} - {NONE}, {feed for _, feed in kinds} - {NONE}
+    called = CALLED | {FULL: "global" if mixers <= {FULL, SLIDING} else "attention"}
     names = {}
-    for mixer, sparse in dict.fromkeys(kinds):
-        parts = [called[mixer]] if len(mixers) > 1 else []
-        parts += ["moe" if sparse else "dense"] if len(sparsities) > 1 or not parts else []
-        names[mixer, sparse] = "-".join(parts)
+    for mixer, feed in dict.fromkeys(kinds):
+        parts = [called.get(mixer, mixer)] if mixer != NONE and len(mixers) > 1 else []
+        parts += [feed] if feed != NONE and (len(feeds) > 1 or not parts) else []
+        names[mixer, feed] = "-".join(parts) or called.get(mixer, mixer)
     return names
 
 
-def _mixer(recipe: Recipe, kind: str, fields: Fields) -> dict[str, Any]:
-    if kind == LINEAR:
-        return read(recipe.linear, fields)
+def _mixer(recipe: Recipe, kind: str, fields: Fields) -> dict[str, Any] | None:
+    if kind == NONE:
+        return None
+    if kind in recipe.others:
+        return read(recipe.others[kind], fields)
     block = read(recipe.attention, fields)
     if kind == SLIDING:
         block["sliding_window"] = recipe.window(fields)

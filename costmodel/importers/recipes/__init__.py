@@ -1,0 +1,15 @@
+"""One entry for each `model_type`: which of its fields become which of ours, and what the implementation takes for a missing one.
+
+One more type of a known family is one more entry in the file of its kind. Checked against the classes of `transformers`,
+which is not imported.
+"""
+
+from __future__ import annotations
+
+from costmodel.importers.recipes import dense, experts, hybrids
+from costmodel.importers.recipes.base import Nested, Recipe
+
+RECIPES: dict[str, Recipe | Nested] = dense.RECIPES | experts.RECIPES | hybrids.RECIPES
+"""How each `model_type` is read."""
+
+__all__ = ["RECIPES", "Nested", "Recipe"]

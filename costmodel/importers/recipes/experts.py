@@ -1,0 +1,76 @@
+"""Model types whose layers are attention and a mixture of experts."""
+
+from __future__ import annotations
+
+from costmodel.importers.fields import flag, size
+from costmodel.importers.recipes.base import (
+    GATED_SHARED,
+    LATENT,
+    LOCAL_EXPERTS,
+    MLA,
+    NO_BIAS,
+    NO_DENSE,
+    NO_SLIDING,
+    NO_WINDOW,
+    PLAIN,
+    ROUTED,
+    SLIDING,
+    STEPS,
+    UNBIASED,
+    Nested,
+    Recipe,
+    after_dense,
+    always,
+    biased,
+    every_step,
+    gqa,
+    interval,
+    moe,
+    one_per_head,
+    rotary,
+    switched_norm,
+    windowed,
+)  # fmt: skip
+
+DEEPSEEK_V3 = Recipe(
+    "DeepseekV3ForCausalLM", MLA, feeds=after_dense,
+    experts=moe(num_shared_experts=size("n_shared_experts", 0), score_correction_bias=True),
+    mtp=size("num_nextn_predict_layers", 0),
+    defaults=PLAIN | UNBIASED | {"num_nextn_predict_layers": 1}, aliases=ROUTED, idle=LATENT | NO_DENSE,
+    only={"moe_layer_freq": (1,), "topk_method": ("noaux_tc",), "num_key_value_heads": one_per_head},
+)  # fmt: skip
+RECIPES: dict[str, Recipe | Nested] = {
+    "mixtral": Recipe(
+        "MixtralForCausalLM", gqa(), windowed, feeds=always, experts=moe("intermediate_size"), aliases=LOCAL_EXPERTS,
+        defaults=PLAIN | {"num_key_value_heads": 8, "sliding_window": None}, only=NO_BIAS,
+    ),
+    "qwen2_moe": Recipe(
+        "Qwen2MoeForCausalLM", gqa(qkv_bias=flag("qkv_bias")), feeds=every_step, experts=moe(**GATED_SHARED),
+        defaults=PLAIN | STEPS | {"qkv_bias": True}, aliases=LOCAL_EXPERTS, only=NO_WINDOW, idle=NO_SLIDING | NO_DENSE,
+    ),
+    "qwen3_moe": Recipe(
+        "Qwen3MoeForCausalLM", biased(qk_norm="head"), feeds=every_step, experts=moe(), defaults=PLAIN | UNBIASED | STEPS,
+        aliases=LOCAL_EXPERTS, only=NO_WINDOW, idle=NO_SLIDING | NO_DENSE,
+    ),
+    "deepseek_v2": Recipe(
+        "DeepseekV2ForCausalLM", MLA, feeds=after_dense, experts=moe(num_shared_experts=size("n_shared_experts", 0)),
+        defaults=PLAIN | UNBIASED | {"first_k_dense_replace": 0, "n_shared_experts": 2}, aliases=ROUTED, idle=LATENT | NO_DENSE,
+        only={"moe_layer_freq": (1,), "mlp_bias": (False,), "topk_method": ("greedy", "group_limited_greedy"),
+              "num_key_value_heads": one_per_head},
+    ),
+    "deepseek_v3": DEEPSEEK_V3,
+    "kimi_k2": DEEPSEEK_V3,
+    "glm4_moe": Recipe(
+        "Glm4MoeForCausalLM",
+        gqa(qkv_bias=flag("attention_bias"), rotary_dim=rotary, qk_norm=switched_norm),
+        feeds=after_dense, experts=DEEPSEEK_V3.experts, mtp=DEEPSEEK_V3.mtp, aliases=ROUTED, idle=NO_DENSE,
+        defaults=PLAIN | UNBIASED | {"use_qk_norm": False, "partial_rotary_factor": 0.5, "num_nextn_predict_layers": 1},
+    ),
+    "gpt_oss": Recipe(
+        "GptOssForCausalLM", biased(sinks=True), interval(SLIDING, 2), feeds=always,
+        experts=moe("intermediate_size", router_bias=True, expert_bias=True),
+        defaults=PLAIN | {"head_dim": 64, "sliding_window": 128, "attention_bias": True},
+        aliases=LOCAL_EXPERTS | {"experts_per_token": "num_experts_per_tok"}, only={"hidden_act": ("silu",)}, idle=NO_SLIDING,
+        notes=("the clamps, the factor and the addition in the experts' activation are not counted",),
+    ),
+}  # fmt: skip
