@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from costmodel.errors import CostModelError, UnsupportedArchitecture
     from costmodel.families import family
     from costmodel.formula import Formula
+    from costmodel.generation import Diffusion, Recursion
     from costmodel.hardware import Accelerator
     from costmodel.layers import LayerGroup
     from costmodel.memory import Capacity, capacity
@@ -33,6 +34,7 @@ _HOME = {
     "errors": ("CostModelError", "UnsupportedArchitecture"),
     "families": ("family",),
     "formula": ("Formula",),
+    "generation": ("Diffusion", "Recursion"),
     "hardware": ("Accelerator",),
     "layers": ("LayerGroup",),
     "memory": ("Capacity", "capacity"),
@@ -45,9 +47,10 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __version__ = "0.1.0"
 
 __all__ = [
-    "GQA", "MLA", "MLP", "Accelerator", "Architecture", "Capacity", "CostModelError", "Formula", "GatedDeltaNet", "LayerGroup",
-    "MoE", "MultiTokenPrediction", "Norm", "Precision", "Reference", "UnsupportedArchitecture", "VisionTower", "accelerator",
-    "accelerators", "capacity", "compare", "crossover", "diff", "family", "largest", "load", "presets", "report",
+    "GQA", "MLA", "MLP", "Accelerator", "Architecture", "Capacity", "CostModelError", "Diffusion", "Formula", "GatedDeltaNet",
+    "LayerGroup", "MoE", "MultiTokenPrediction", "Norm", "Precision", "Recursion", "Reference", "UnsupportedArchitecture",
+    "VisionTower", "accelerator", "accelerators", "capacity", "compare", "crossover", "diff", "family", "largest", "load",
+    "presets", "report",
 ]  # fmt: skip
 
 

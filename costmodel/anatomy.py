@@ -24,20 +24,20 @@ def layer_runs(model: Architecture) -> list[dict[str, Any]]:
     runs, first = [], 1
     for name, layers in groupby(model.layer_order):
         last = first + len(list(layers)) - 1
-        runs.append({"first": first, "last": last, "group": name, "layer": described(groups[name])})
+        runs.append({"first": first, "last": last, "group": name, "layer": described(groups[name], kept=not model.recursion)})
         first = last + 1
     return runs
 
 
-def described(group: LayerGroup) -> str:
-    """A layer of a group in a line: its blocks, and what it keeps.
+def described(group: LayerGroup, *, kept: bool = True) -> str:
+    """A layer of a group in a line: its blocks, and what it keeps, where anything is kept.
 
     >>> import costmodel as cm
     >>> described(cm.load("gemma-3-27b").layers[0])
     'gqa + mlp; sliding window: keep only 1,024 tokens'
     """
     blocks = " + ".join(block.kind for block in group.blocks)
-    return blocks if group.mixer is None else f"{blocks}; {group.mixer.keeping}: {group.mixer.keeps}"
+    return blocks if group.mixer is None or not kept else f"{blocks}; {group.mixer.keeping}: {group.mixer.keeps}"
 
 
 def part_rows(formula: Formula, inputs: dict[str, int]) -> list[dict[str, Any]]:

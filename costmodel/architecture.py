@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import cycle, islice
 from typing import Annotated, Any, Self, cast
 
@@ -18,11 +18,21 @@ from costmodel.blocks.base import Flag, Size
 from costmodel.cost import ONE, Cost, Kept, Weight
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import evaluate
-from costmodel.formula import Term
+from costmodel.formula import Formula, Term
+from costmodel.generation import (
+    Diffusion,
+    PassTerms,
+    Recursion,
+    autoregressive_flops,
+    autoregressive_traffic,
+    check_blocks,
+    diffusion_terms,
+    recursion_terms,
+)  # fmt: skip
 from costmodel.layers import MAX_LAYERS, LayerGroup, around, block_rows
 from costmodel.ops import N, gather, linear, norm
 from costmodel.quantities import Quantities, Row, UsualHeads, pass_of
-from costmodel.symbols import B, P, V, d_model
+from costmodel.symbols import B, P, S, S_g, S_p, V, d_model, n_d
 from costmodel.towers import VisionTower, vision_rows
 from costmodel.workload import Checked, Name, Options, Pass, Phase, Precision, Text, View, ceil_div
 
@@ -94,6 +104,10 @@ class Architecture(Quantities, Checked):
     """Names of layer groups in the order of their layers, repeated to the depth; empty: group after group."""
     vision: VisionTower | None = None
     mtp: MultiTokenPrediction | None = None
+    diffusion: Diffusion | None = None
+    """How it denoises, for a model of text diffusion."""
+    recursion: Recursion | None = None
+    """How it repeats, for a recursive reasoner."""
     reference: tuple[Reference, ...] = ()
 
     @model_validator(mode="after")
@@ -109,7 +123,17 @@ class Architecture(Quantities, Checked):
         if self.mtp and self.mtp.layer not in names:
             raise ValueError(f"mtp.layer {self.mtp.layer} is no layer group; {did_you_mean(self.mtp.layer, names)}")
         self._check_pattern(names)
+        self._check_directions()
         return self
+
+    def _check_directions(self) -> None:
+        """Text is denoised, and a grid solved, by layers that look both ways."""
+        if self.diffusion and self.recursion:
+            raise ValueError("diffusion and recursion exclude each other; give one of them")
+        for word in ("diffusion", "recursion"):
+            blind = next((group.name for group in self.layers if group.mixer and not group.mixer.looks_ahead), None)
+            if getattr(self, word) and blind:
+                raise ValueError(f"{word} needs layers that look both ways; make the mixer of {blind} bidirectional")
 
     def _check_pattern(self, names: list[str]) -> None:
         unknown = next((name for name in self.pattern if name not in names), None)
@@ -129,6 +153,10 @@ class Architecture(Quantities, Checked):
         fields = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
         return {**state, "__dict__": fields}
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Frozen values need no copies; the copy has no formulas yet."""
+        return self.model_copy()
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some fields changed, unchecked as pydantic has it, and nothing remembered of the old numbers.
 
@@ -147,6 +175,16 @@ class Architecture(Quantities, Checked):
     def depth(self) -> int:
         """Layers in all."""
         return sum(group.count for group in self.layers)
+
+    @property
+    def stored_layers(self) -> int:
+        """Layers whose weights are stored: fewer than the depth where layers take turns.
+
+        >>> import costmodel as cm
+        >>> cm.load("trm-arc").depth, cm.load("trm-arc").stored_layers
+        (42, 2)
+        """
+        return sum(group.shared or group.count for group in self.layers)
 
     @property
     def layer_order(self) -> tuple[str, ...]:
@@ -183,19 +221,46 @@ class Architecture(Quantities, Checked):
         """
         limit = self.max_position_embeddings
         beyond = (f"context {context:,} is beyond the published limit of {limit:,} tokens",) if limit and context > limit else ()
-        return self.notes + beyond
+        return self.notes + self._ways() + beyond
+
+    def _ways(self) -> tuple[str, ...]:
+        """What makes numbers of one pass mean something else than for a model that writes token after token."""
+        if self.diffusion:
+            return ("a model of text diffusion: a pass of T tokens is one denoising step; generation_flops counts a whole output",)
+        if self.recursion:
+            return (
+                f"a recursive reasoner: nothing is kept, and a pass over its {self.recursion.positions:,} places is one step; "
+                "solve_flops counts a whole puzzle",
+            )
+        return ()
+
+    @property
+    def autoregressive(self) -> Self:
+        """The same shape as a model that writes token after token: every layer causal.
+
+        >>> import costmodel as cm
+        >>> cm.load("gpt2").autoregressive.params.total == cm.load("gpt2").params.total
+        True
+        """
+        layers = tuple(
+            group.model_copy(update={"mixer": group.mixer.model_copy(update={"bidirectional": False})})
+            if group.mixer is not None and group.mixer.looks_ahead
+            else group
+            for group in self.layers
+        )
+        return self.model_copy(update={"layers": layers, "diffusion": None})
 
     # the ledger
 
     def _rows(self, options: Options, phase: Phase) -> tuple[Row, ...]:
         """Every row of one pass, in letters beside their numbers."""
         forward = pass_of(options, phase)
-        return (
-            *self._ends(options, head=False),
-            *self._layer_rows(forward),
-            *self._ends(options, head=True),
-            *self._extras(options, forward),
-        )
+        if options.sampling != "blocks" and not self.diffusion:
+            raise CostModelError(f"{self.name} is no model of text diffusion; leave sampling out")
+        layers = tuple(self._layer_rows(forward))
+        if self.recursion or options.sampling != "blocks":
+            layers = tuple(replace(row, op=replace(row.op, cost=row.op.cost.forgetting())) for row in layers)
+        return (*self._ends(options, head=False), *layers, *self._ends(options, head=True), *self._extras(options, forward))
 
     def _layer_rows(self, forward: Pass) -> Iterator[Row]:
         for group in self.layers:
@@ -212,8 +277,12 @@ class Architecture(Quantities, Checked):
         rows = N if options.logits == "all" else B
         binding: dict[Symbol, Expr] = {d_model: Integer(self.hidden_size), V: Integer(self.vocab_size)}
         if head:
-            ops = [] if self.norm.placement == "none" else [replace(self.norm.ops(Pass())[0], name="final_norm")]
+            normed = self.norm.final and self.norm.placement != "none"
+            ops = [replace(self.norm.ops(Pass())[0], name="final_norm")] if normed else []
             ops.append(linear("lm_head", d_model, V, rows, role="embeddings", stored=not self.tie_word_embeddings))
+            if self.recursion:
+                halting = linear("halting_head", d_model, Integer(self.recursion.halt_outputs), B, bias=True, role="others")
+                ops.append(halting)
             yield from (Row("head", 1, "head", op, 1, binding) for op in ops)
         else:
             yield Row("embedding", 1, "embedding", gather("embed_tokens", V, d_model), 1, binding)
@@ -264,6 +333,81 @@ class Architecture(Quantities, Checked):
             assert mixer.usual_heads is not None
             binding: dict[Symbol, Expr] = {d_model: Integer(self.hidden_size)}
             yield UsualHeads(group.name, group.count, *mixer.usual_heads, binding | mixer.binding())
+
+    # whole outputs
+
+    @cached_property
+    def generation_flops(self) -> Formula:
+        """Tensor FLOPs of `generated` tokens after a `prompt`, from the first pass to the last.
+
+        Token after token: the prompt's pass, by prefill's algorithm whatever its length, gives the first token, and each later
+        one costs a step. A model of text diffusion
+        takes `steps` denoising steps in all, by `sampling`: `blocks` of `block_length` tokens with the finished ones kept,
+        `uncached` blocks, or `plain` passes over the whole output. Options: attention, algorithm; sampling, block_length.
+
+        Raises CostModelError for a recursive reasoner, and where blocks and steps do not divide.
+
+        >>> import costmodel as cm
+        >>> cm.load("gpt2").generation_flops(prompt=100, generated=1) == cm.load("gpt2").prefill_flops(context=100)
+        True
+        """
+        return self._generation("generation_flops", "FLOP", self._flop_terms, autoregressive_flops, ("attention", "algorithm"))
+
+    @cached_property
+    def generation_bytes_moved(self) -> Formula:
+        """Bytes read and written by the passes that `generation_flops` counts: what a small batch waits for.
+
+        Options: precision, algorithm; sampling, block_length. Raises CostModelError like `generation_flops`.
+
+        >>> import costmodel as cm
+        >>> gpt2 = cm.load("gpt2")
+        >>> steps = [gpt2.bytes_moved(new_tokens=1, context=100 + i) for i in (1, 2)]
+        >>> gpt2.generation_bytes_moved(prompt=100, generated=3) == gpt2.bytes_moved(new_tokens=100, context=100) + sum(steps)
+        True
+        """
+        takes = ("precision", "attention", "algorithm")
+        return self._generation("generation_bytes_moved", "bytes", self._moved_terms, autoregressive_traffic, takes)
+
+    def _generation(
+        self, name: str, unit: str, pass_terms: PassTerms, one_by_one: Callable[[PassTerms, Options], tuple[Term, ...]],
+        takes: tuple[str, ...],
+    ) -> Formula:  # fmt: skip
+        """A quantity of all passes of an output, token after token or by denoising."""
+        if self.recursion:
+            raise CostModelError(f"{self.name} solves puzzles and writes no text; ask for solve_flops")
+        if self.diffusion is None:
+            return self._formula(name, unit, partial(one_by_one, pass_terms), takes=takes, letters=(B, S_p, S_g))
+        own = self.diffusion.block_length
+
+        def derive(options: Options) -> tuple[Term, ...]:
+            return diffusion_terms(pass_terms, options, options.block_length or own)
+
+        def require(options: Options) -> Callable[[Mapping[Symbol, Any]], None]:
+            return check_blocks(0 if options.sampling == "plain" else options.block_length or own)
+
+        return self._formula(
+            name, unit, derive, takes=(*takes, "sampling", "block_length"), letters=(B, S_p, S_g, n_d), require=require
+        )
+
+    @cached_property
+    def solve_flops(self) -> Formula:
+        """Tensor FLOPs of a recursive reasoner's answer to one puzzle of `context` places in `steps` steps.
+
+        Raises CostModelError for a model that writes text.
+
+        >>> import costmodel as cm
+        >>> trm = cm.load("trm-arc")
+        >>> trm.solve_flops(context=916, steps=16) == 16 * trm.solve_flops(context=916, steps=1)
+        True
+        """
+        if not self.recursion:
+            raise CostModelError(f"{self.name} is no recursive reasoner; ask for generation_flops")
+        derive = partial(recursion_terms, self._flop_terms)
+        return self._formula("solve_flops", "FLOP", derive, letters=(B, S, n_d))
+
+    def _learned(self, group: str, times: int) -> int:
+        learning = next((layers for layers in self.layers if layers.name == group and layers.learning), None)
+        return times if learning is None else times * (learning.learning or 0) // learning.count
 
     # pages of an engine that serves attention and recurrent layers from one pool
 

@@ -199,7 +199,7 @@ def _changes(stage: _Stage, goal: _Stage) -> Iterator[tuple[str, _Stage]]:
         for change, after in _part_changes(stage, goal, part):
             stage = after
             yield change, stage
-    for part in ("shared", "norm"):
+    for part in ("shared", "learning", "norm"):
         wanted = [getattr(layer, part) for layer in goal.layers]
         if wanted != [getattr(layer, part) for layer in stage.layers]:
             stage = stage.with_part(part, wanted)

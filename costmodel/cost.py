@@ -6,7 +6,7 @@ beside the FLOPs and the activation elements moved. Nothing is counted in two pl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sympy import Add, Expr, Integer, Min
 from sympy import S as CONSTANTS
@@ -136,6 +136,11 @@ class Cost:
             self.weights + other.weights,
             self.kept + other.kept,
         )
+
+    def forgetting(self) -> Cost:
+        """The same work where nothing is kept: what would be read and written of it moves as activations."""
+        moved = (B * (S + T) * kept.heads * kept.width for kept in self.kept if kept.per_token)
+        return replace(self, kept=(), activations=Add(self.activations, *moved))
 
     @property
     def params(self) -> Expr:

@@ -79,7 +79,9 @@ class Family(Quantities):
 
     def _formula(self, name: str, unit: str, derive: Callable[[Options], tuple[Term, ...]], **about: Any) -> Formula:
         letters = tuple(dict.fromkeys((*about.pop("letters", ()), *(BY_SYMBOL[symbol].symbol for symbol in BY_SYMBOL))))
-        takes = tuple(option for option in about.pop("takes", ()) if option not in ("mtp", "images", "logits", "hybrid_pages"))
+        takes = tuple(
+            option for option in about.pop("takes", ()) if option not in ("mtp", "images", "logits", "hybrid_pages", "sampling")
+        )
         return Formula(
             name, unit, derive, recipe=self._recipe(name), letters=letters, takes=takes, depth=2, in_letters=True, **about
         )

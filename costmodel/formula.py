@@ -80,6 +80,7 @@ class Formula:
         in_letters: bool = False,
         recipe: tuple[Any, ...] = (),
         status: str = "derived",
+        require: Callable[[Options], Callable[[Mapping[Symbol, Any]], None]] | None = None,
     ) -> None:
         self.name = name
         self.unit = unit
@@ -93,6 +94,8 @@ class Formula:
         self._depth = depth
         self._in_letters = in_letters
         self._recipe = recipe
+        self._require = require(self._options) if require else None
+        self._required = require
         self._variants: dict[Options, Formula] = {}
         self._slopes: dict[str, Formula] = {}
 
@@ -201,6 +204,7 @@ class Formula:
         same: dict[str, Any] = {
             "options": self._options, "takes": self._takes, "methods": self._methods, "letters": self._letters,
             "given": self._given, "depth": self._depth, "in_letters": self._in_letters, "status": self.status,
+            "require": self._required,
         }  # fmt: skip
         same |= changes
         return Formula(same.pop("name", self.name), same.pop("unit", self.unit), derive, **same)
@@ -233,18 +237,23 @@ class Formula:
         if options:
             return self.having(**options)(**{name: value for name, value in inputs.items() if name not in options})
         values = self._values(inputs)
+        self._check(values)
         if any(isinstance(value, np.ndarray) for value in values.values()):
             _check_shapes({symbol: value.shape for symbol, value in values.items() if isinstance(value, np.ndarray)})
             return evaluate_arrays(self.expr, values, _Check(values))
-        _check_order(values.get(T), values.get(S))
         return self._exact(values)
 
     def check(self, **inputs: Any) -> None:
         """Raises CostModelError for the inputs and options that a call would refuse."""
         options = {name: value for name, value in inputs.items() if name in Options.model_fields}
-        self.having(**options)
-        values = self._values({name: value for name, value in inputs.items() if name not in options})
-        _check_order(values.get(T), values.get(S))
+        self.having(**options)._check(self._values({name: value for name, value in inputs.items() if name not in options}))
+
+    def _check(self, values: Mapping[Symbol, Any]) -> None:
+        """Refuses inputs that do not go together; new tokens within arrays are checked block by block."""
+        if not any(isinstance(value, np.ndarray) for value in values.values()):
+            _check_order(values.get(T), values.get(S))
+        if self._require is not None:
+            self._require(values)
 
     def _exact(self, values: dict[Symbol, Any]) -> int | float:
         for letter, stands_for in self._given.items():

@@ -20,12 +20,15 @@ AXES = {
 
 
 def keeping(model: Architecture) -> Keeping:
-    """What sets a model's cache apart: the first of state, latent and window that any of its layers has, else full attention.
+    """What sets a model's cache apart: the first of state, latent and window that any of its layers has, else full attention;
+    nothing for a recursive reasoner.
 
     >>> import costmodel as cm
     >>> str(keeping(cm.load("gemma-3-27b")))
     'sliding window'
     """
+    if model.recursion:
+        return Keeping.NOTHING
     found = {group.mixer.keeping for group in model.layers if group.mixer}
     return next((kind for kind in (Keeping.STATE, Keeping.LATENT, Keeping.WINDOW) if kind in found), Keeping.FULL)
 

@@ -33,6 +33,8 @@ class LayerGroup(Checked):
     feed_forward: FeedForwardField | None = None
     shared: Size | None = None
     """Layers whose weights are stored, where the group's layers take turns with fewer; None: each has its own."""
+    learning: Size | None = None
+    """Layers that gradients pass in training, where a recursion learns through its last ones alone; None: all."""
     norm: Norm | None = None
     """Norms around these layers' parts where they differ from the architecture's."""
 
@@ -40,8 +42,9 @@ class LayerGroup(Checked):
     def _something(self) -> Self:
         if not self.blocks:
             raise ValueError(f"layer group {self.name} has neither mixer nor feed_forward; give at least one")
-        if self.shared and self.shared > self.count:
-            raise ValueError(f"shared {self.shared} exceeds the {self.count} layers of group {self.name}")
+        for name in ("shared", "learning"):
+            if (getattr(self, name) or 0) > self.count:
+                raise ValueError(f"{name} {getattr(self, name)} exceeds the {self.count} layers of group {self.name}")
         return self
 
     @property

@@ -118,9 +118,11 @@ def vector(
     return Op(name, "vector", cost, algorithm)
 
 
-def norm(name: str, width: Expr, heads: Expr = ONE, *, mean: bool = False, bias: bool = False, tokens: Expr = N) -> Op:
-    """Root-mean-square norm (4 operations an element) or layer norm (7) with a weight, and a bias if asked, of `width`."""
-    weights = (Weight(ONE, width, "others"),) + ((Weight(ONE, width, "others"),) if bias else ())
+def norm(
+    name: str, width: Expr, heads: Expr = ONE, *, mean: bool = False, weight: bool = True, bias: bool = False, tokens: Expr = N
+) -> Op:
+    """Root-mean-square norm (4 operations an element) or layer norm (7) of `width`, with a weight and a bias where asked."""
+    weights = (Weight(ONE, width, "others"),) * (weight + bias)
     return vector(name, tokens * heads * width, 7 if mean else 4, weights=weights)
 
 
@@ -149,10 +151,10 @@ def visible_pairs(attention: str, phase: Phase, window: Expr | None = None, chun
     if window is None:
         return T * S - T * (T - 1) / 2
     # the same sum; for one query it is its last term
-    return lower(S, window) if phase is Phase.DECODE else _up_to(S, window) - _up_to(S - T, window)
+    return lower(S, window) if phase is Phase.DECODE else up_to(S, window) - up_to(S - T, window)
 
 
-def _up_to(last: Expr, window: Expr) -> Expr:
+def up_to(last: Expr, window: Expr) -> Expr:
     """Sum of min(i, window) for i = 1 ... last: a triangle, then a strip of width `window`."""
     corner = lower(last, window)
     return corner * (corner + 1) / 2 + (last - corner) * window

@@ -72,7 +72,7 @@ TOKEN_TABLE = ("embedding", "embedding", "embed_tokens")
 HEAD = ("head", "head", "lm_head")
 ONE_PHASE = (Phase.PREFILL, Phase.PREFILL)
 PASS_OPTIONS = ("attention", "logits", "algorithm", "mtp", "images")
-CACHE_OPTIONS = ("precision", "view", "block", "evict_windows", "tp", "speculative", "hybrid_pages", "mtp", "method")
+CACHE_OPTIONS = ("precision", "view", "block", "evict_windows", "tp", "speculative", "hybrid_pages", "mtp", "method", "sampling")
 LEDGER_OPTIONS = ("precision", *PASS_OPTIONS)
 
 
@@ -189,7 +189,8 @@ class Quantities:
         """Bytes kept of `batch` sequences at `context` tokens.
 
         Options: precision (a name sets the cache), view and those of the engine view, mtp, and `method` (`2lhd`: the
-        usual formula, 2 x layers x key/value heads x head width x bytes an element, every layer alike).
+        usual formula, 2 x layers x key/value heads x head width x bytes an element, every layer alike). A model of text
+        diffusion keeps its finished blocks; with sampling `uncached` or `plain` nothing.
 
         >>> import costmodel as cm
         >>> deepseek = cm.load("deepseek-v3").cache_bytes
@@ -253,13 +254,19 @@ class Quantities:
             rows = self._terms(forward, lambda cost: cost.flops, ONE_PHASE)
             again = {row.path for row in self._rows(forward, Phase.PREFILL) if options.recompute == "full" or _is_attention(row.op)}
             return tuple(
-                replace(term, times=term.times * (4 if options.recompute != "none" and term.path in again else 3)) for term in rows
+                replace(term, times=term.times + (3 if options.recompute != "none" and term.path in again else 2) * learned)
+                for term in rows
+                for learned in [self._learned(term.path[0], term.times)]
             )
 
         return self._formula(
             "training_flops", "FLOP", derive, takes=("attention", "recompute", "method", "mtp"), methods=("6nd",),
             letters=(B, S), given={T: S},
         )  # fmt: skip
+
+    def _learned(self, group: str, times: int) -> int:
+        """How many of a row's `times` gradients pass."""
+        return times
 
     @cached_property
     def weight_bytes(self) -> Formula:
@@ -281,11 +288,11 @@ class Quantities:
         Each tensor once; what a kernel keeps on chip is not counted. Options: precision, attention, logits, algorithm, mtp, images.
         """
 
-        def derive(options: Options) -> tuple[Term, ...]:
-            precision = self._precision(options, "weights")
-            return self._terms(options, lambda cost: cost.bytes_moved(precision))
+        return self._formula("bytes_moved", "bytes", self._moved_terms, takes=("precision", *PASS_OPTIONS), letters=(B, T, S))
 
-        return self._formula("bytes_moved", "bytes", derive, takes=("precision", *PASS_OPTIONS), letters=(B, T, S))
+    def _moved_terms(self, options: Options) -> tuple[Term, ...]:
+        precision = self._precision(options, "weights")
+        return self._terms(options, lambda cost: cost.bytes_moved(precision))
 
 
 class Params:

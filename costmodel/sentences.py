@@ -21,6 +21,8 @@ def why(model: Architecture) -> str:
     >>> why(cm.load("gemma-3-27b"))
     '52 of its 62 layers keep only 1,024 tokens'
     """
+    if model.recursion:
+        return "it computes its whole grid anew in every step and keeps nothing"
     groups: dict[tuple[Keeping, str], int] = {}
     for group in model.layers:
         if group.mixer is not None:
@@ -80,7 +82,10 @@ def _usual(model: Architecture, scenario: Scenario) -> str:
         usual = model.cache_bytes(**scenario.at, precision=scenario.cache, method="2lhd")
     except CostModelError:
         return "nothing, it has no attention"
-    ratio = usual / model.cache_bytes(**scenario.at, precision=scenario.cache)
+    kept = model.cache_bytes(**scenario.at, precision=scenario.cache)
+    if not kept:
+        return f"{BYTES[scenario.units](usual)} (it keeps nothing)"
+    ratio = usual / kept
     error = "right" if ratio == 1 else f"{ratio:.3g}x too much" if ratio > 1 else f"{1 / ratio:.3g}x too little"
     return f"{BYTES[scenario.units](usual)} ({error})"
 

@@ -10,6 +10,7 @@ from typing import Any
 from costmodel.architecture import Architecture
 from costmodel.catalog import Source, accelerator, accelerators
 from costmodel.comparison import Stored, comparison_rows, diff_rows
+from costmodel.crossings import crossover
 from costmodel.formula import Formula
 from costmodel.hardware import Accelerator
 from costmodel.importers import Imported
@@ -185,11 +186,45 @@ def summary_tables(model: Architecture, context: int, batch: int, precision: str
             f"{precision} weights; each tensor once",
         ),
     ]
+    rows += _outputs(model, batch)
     title = f"{model.title} ({model.maker}), {workload(batch, context)}"
     return [
         Table("quantities", title, rows, row_units={row["quantity"]: row["unit"] for row in rows}, remarks=model.remarks(context)),
         _parts(model, context, batch),
     ]
+
+
+def _outputs(model: Architecture, batch: int) -> list[dict[str, Any]]:
+    """What a whole output costs, where it is not written token after token."""
+    if model.recursion:
+        grid, steps = model.recursion.positions, model.recursion.steps
+        one, all_steps = (model.solve_flops(context=grid, steps=number, batch=batch) for number in (1, steps))
+        depth = f"{model.stored_layers} stored layers, applied {model.depth} times in a step"
+        return [
+            _row("solve_flops_step", one, "FLOP", f"one step over the grid's {grid:,} places; {depth}"),
+            _row("solve_flops", all_steps, "FLOP", f"a puzzle that takes all {steps} steps"),
+        ]
+    if not model.diffusion:
+        return []
+    at = {"prompt": PROMPT, "generated": OUTPUT, "batch": batch}
+    alone = model.autoregressive
+    rows = [
+        _row(f"{name}_{sampling}", getattr(model, name)(**at, steps=OUTPUT, sampling=sampling), unit, f"{OUTPUT} steps, {told}")
+        for name, unit in (("generation_flops", "FLOP"), ("generation_bytes_moved", "bytes"))
+        for sampling, told in (("blocks", f"blocks of {model.diffusion.block_length}, finished ones kept"), ("plain", "no cache"))
+    ]
+    like = f"the same shape, token after token; {PROMPT} + {OUTPUT} tokens"
+    for name, unit in (("generation_flops", "FLOP"), ("generation_bytes_moved", "bytes")):
+        ours, theirs = getattr(model, name), getattr(alone, name)
+        rows.append(_row(f"{name}_autoregressive", theirs(**at), unit, like))
+        meets = crossover(ours, theirs, over="steps", upto=OUTPUT, **at)
+        told = f"denoising steps up to which blocks cost less, of {OUTPUT}"
+        rows.append(_row(f"{name}_crossover", int(meets[0]) if meets else 0, "steps", told))
+    return rows
+
+
+PROMPT, OUTPUT = 512, 256
+"""Tokens of a prompt, and written after it, where `show` prices a whole output of a model that denoises."""
 
 
 def _row(quantity: str, value: int | float, unit: str, convention: str) -> dict[str, Any]:
@@ -200,7 +235,8 @@ def _passes(phase: Phase, model: Architecture) -> str:
     """How a pass is counted: the pairs, and the algorithms its blocks take."""
     forms = dict.fromkeys(block.algorithm(Pass(phase)) for group in model.layers for block in group.blocks if block.algorithms)
     pairs = "one token a sequence" if phase is Phase.DECODE else "the whole context"
-    return ", ".join((pairs, "causal", *forms, "logits of the last token"))
+    seen = "both ways" if any(group.mixer and group.mixer.looks_ahead for group in model.layers) else "causal"
+    return ", ".join((pairs, seen, *forms, "logits of the last token"))
 
 
 def _parts(model: Architecture, context: int, batch: int) -> Table:

@@ -30,6 +30,10 @@ B = _letter("B", "batch", "concurrent sequences", 1)
 T = _letter("T", "new_tokens", "new tokens of each sequence in this pass: S in prefill, 1 in decode", 1)
 S = _letter("S", "context", "tokens of context of each sequence after this pass")
 
+S_p = _letter("S_p", "prompt", "tokens of the prompt", 1)
+S_g = _letter("S_g", "generated", "tokens generated after the prompt")
+n_d = _letter("n_d", "steps", "denoising steps of a generation, or steps of a recursive reasoner")
+
 d_model = _letter("d_model", "hidden_size", "width of the residual stream")
 V = _letter("V", "vocab_size", "rows of the token table")
 P = _letter("P", "position_embeddings", "rows of a learned position table")
@@ -44,6 +48,9 @@ C_a = _letter("C_a", "attention_chunk_size", "tokens of a chunk that attention d
 d_c = _letter("d_c", "kv_lora_rank", "width of the latent that keys and values share")
 d_cq = _letter("d_c'", "q_lora_rank", "width of the query latent")
 d_hR = _letter("d_h^R", "qk_rope_head_dim", "width of the rope key that all heads share")
+
+n_p = _letter("n_p", "positions", "places of a grid of fixed size")
+d_t = _letter("d_t", "token_intermediate_size", "width of a layer that mixes tokens")
 
 d_ff = _letter("d_ff", "intermediate_size", "width of the feed-forward layer")
 E = _letter("E", "num_experts", "routed experts of a layer")

@@ -81,7 +81,7 @@ def count(value: float) -> str:
 
 
 def quantity(value: float, unit: str, bytes_as: str = "GiB") -> str:
-    """A value in the words of its unit: `bytes`, `FLOP` and so on; `parameters` are plain counts.
+    """A value in the words of its unit: `bytes`, `FLOP` and so on; `parameters` and `steps` are plain counts.
 
     >>> quantity(70_272, "bytes"), quantity(512, "tokens")
     ('68.62 KiB', '512 tokens')
@@ -90,7 +90,7 @@ def quantity(value: float, unit: str, bytes_as: str = "GiB") -> str:
         return BYTES[bytes_as](value) + unit[5:]
     if unit.startswith("FLOP"):
         return flop(value) + unit[4:]
-    return count(value) if unit == "parameters" else f"{count(value)} {unit}".rstrip()
+    return count(value) if unit in ("parameters", "steps") else f"{count(value)} {unit}".rstrip()
 
 
 def tokens(value: int) -> str:

@@ -251,6 +251,8 @@ class Options(BaseModel):
     `attention` causal or full; `logits` last or all; `algorithm` a family's named form, or several (`auto`: by the
     phase); `precision` (a name or a Precision); `view` theory or engine, with the engine's `block`,
     `evict_windows`, `tp`, `speculative`, `hybrid_pages` (see `View`); `mtp` multi-token-prediction modules counted;
+    `sampling` of a diffusion model: `blocks` with a cache of the finished ones, `uncached` blocks, or `plain` passes over the
+    whole output, with its `block_length` (None: the model's own);
     `images` seen by a vision tower in this pass, per sequence; `recompute` none, selective or full in training;
     `method` exact, or a usual shortcut: 6nd of training, 2lhd of the cache.
     """
@@ -271,6 +273,8 @@ class Options(BaseModel):
     images: Annotated[int, Field(strict=True, ge=0, le=10_000)] = 0
     recompute: Literal["none", "selective", "full"] = "none"
     method: Literal["exact", "6nd", "2lhd"] = "exact"
+    sampling: Literal["blocks", "uncached", "plain"] = "blocks"
+    block_length: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = None
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -8,15 +8,22 @@ from typing import Any
 from hypothesis import strategies as st
 
 from costmodel.architecture import Architecture
-from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mixer, MoE, Norm
+from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mixer, MoE, Norm, TokenMixing
 from costmodel.layers import LayerGroup
 
 small = st.integers(1, 24)
 flags = st.booleans()
 
 
+REACHES: list[dict[str, Any]] = [
+    {}, {"sliding_window": 1}, {"sliding_window": 7}, {"attention_chunk_size": 1}, {"attention_chunk_size": 5},
+    {"bidirectional": True}, {"shares_kv": True},
+]  # fmt: skip
+"""How far a query sees, and whose keys."""
+
+
 @st.composite
-def gqa(draw: st.DrawFn, **fixed: Any) -> GQA:
+def gqa(draw: st.DrawFn, reach: dict[str, Any] | None = None, **fixed: Any) -> GQA:
     """Grouped-query attention with any of its options."""
     n_kv, head_dim = draw(small), draw(small)
     fields = {
@@ -24,10 +31,10 @@ def gqa(draw: st.DrawFn, **fixed: Any) -> GQA:
         "num_key_value_heads": n_kv,
         "head_dim": head_dim,
         "v_head_dim": draw(st.none() | small),
-        "sliding_window": draw(st.none() | small),
         "rotary_dim": draw(st.none() | st.integers(0, head_dim)),
         "qk_norm": draw(st.sampled_from([None, "head", "full"])),
         **{name: draw(flags) for name in ("qkv_bias", "o_bias", "output_gate", "sinks")},
+        **(draw(st.sampled_from(REACHES)) if reach is None else reach),
     }
     return GQA(**(fields | fixed))
 
@@ -48,6 +55,7 @@ def gated_deltanet(draw: st.DrawFn) -> GatedDeltaNet:
     )  # fmt: skip
 
 
+token_mixing = st.builds(TokenMixing, positions=small, token_intermediate_size=small)
 activations = st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "relu2"])
 mlp = st.builds(MLP, intermediate_size=small, gated=flags, activation=activations, bias=flags)
 
@@ -65,7 +73,7 @@ def moe(draw: st.DrawFn) -> MoE:
 
 
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
-    "gqa": gqa(), "mla": mla, "gated_deltanet": gated_deltanet(), "mlp": mlp, "moe": moe(),
+    "gqa": gqa(), "mla": mla, "token_mixing": token_mixing, "gated_deltanet": gated_deltanet(), "mlp": mlp, "moe": moe(),
 }  # fmt: skip
 """A strategy for every family: a test checks that none is missing."""
 
@@ -73,7 +81,12 @@ MIXERS = [name for name, family in FAMILIES.items() if issubclass(family, Mixer)
 FEED_FORWARDS = [name for name, family in FAMILIES.items() if issubclass(family, FeedForward)]
 
 norms = st.builds(
-    Norm, kind=st.sampled_from(["rmsnorm", "layernorm"]), placement=st.sampled_from(["pre", "post", "sandwich", "none"]), bias=flags
+    Norm,
+    kind=st.sampled_from(["rmsnorm", "layernorm"]),
+    placement=st.sampled_from(["pre", "post", "sandwich", "none"]),
+    weight=flags,
+    bias=flags,
+    final=flags,
 )
 
 

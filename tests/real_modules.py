@@ -24,11 +24,43 @@ STORED_AS_BUFFER = ("e_score_correction_bias", "expert_bias")
 """A router's correction bias is trained and in the checkpoint; the implementation registers it as a buffer."""
 
 
+def _llada(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    names = {
+        "d_model": "hidden_size", "n_heads": "num_attention_heads", "n_kv_heads": "num_key_value_heads",
+        "n_layers": "num_hidden_layers", "mlp_hidden_size": "intermediate_size", "max_sequence_length": "max_position_embeddings",
+        "weight_tying": "tie_word_embeddings",
+    }  # fmt: skip
+    called = {names.get(name, name): value for name, value in config.items()}
+    return "Qwen2ForCausalLM" if config.get("include_qkv_bias") else "LlamaForCausalLM", called
+
+
+def _llada_moe(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    names = {"expert_intermediate_size": "moe_intermediate_size", "dense_intermediate_size": "intermediate_size"}
+    head = config["hidden_size"] // config["num_attention_heads"]
+    dense = [layer for layer, mixed in enumerate(config["moe_layer_freq"]) if not mixed]
+    called = {names.get(name, name): value for name, value in config.items()}
+    return "Qwen3MoeForCausalLM", called | {"head_dim": head, "mlp_only_layers": dense}
+
+
+STAND_INS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
+    "LLaDAModelLM": _llada,
+    "LLaDAMoEModelLM": _llada_moe,
+    "DreamModel": lambda config: ("Qwen2ForCausalLM", config),
+}
+"""For each class that the library lacks, one of the same shape and its config.
+
+A mask has no parameters, and the counter sees all pairs whether causal or not.
+"""
+
+
 def build(class_name: str, config: dict[str, Any]) -> Any:
     """The model in bf16. Attention and experts run as plain matrix products, k experts a token, all of which the counter sees."""
     import torch
     import transformers
 
+    if class_name in STAND_INS:
+        class_name, config = STAND_INS[class_name](config)
+        config = {name: value for name, value in config.items() if name not in ("architectures", "model_type")}
     chosen = getattr(transformers, class_name).config_class.from_dict(dict(config))
     how = {"attn_implementation": "eager", "experts_implementation": "batched_mm", "dtype": torch.bfloat16}
     model = transformers.AutoModelForCausalLM.from_config(chosen, **how).eval()

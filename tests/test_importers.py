@@ -37,6 +37,11 @@ LATENT = ROUTED | {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 
                    "v_head_dim": 20}  # fmt: skip
 NEXT = EXPERTS | {"shared_expert_intermediate_size": 48, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
                   "linear_key_head_dim": 8, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4, "head_dim": 16}  # fmt: skip
+LLADA = {"d_model": 64, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3, "mlp_hidden_size": 96, "vocab_size": 100,
+         "max_sequence_length": 64, "weight_tying": False, "block_type": "llama", "rope": True}  # fmt: skip
+LLADA_MOE = TINY | {"num_key_value_heads": 2, "qk_layernorm": True, "num_experts": 4, "num_experts_per_tok": 2,
+                    "expert_intermediate_size": 32, "dense_intermediate_size": 96,
+                    "moe_layer_freq": [0, 1, 1, 1, 1, 1]}  # fmt: skip
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
 TYPES = ["sliding_attention", "full_attention", "full_attention"] * 2
 MADE: list[tuple[str, dict[str, Any]]] = [
@@ -75,6 +80,11 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("phi3", DENSE | {"pad_token_id": 0}),
     ("phi3", DENSE | {"pad_token_id": 0, "sliding_window": 8, "tie_word_embeddings": True}),
     ("cwm", DENSE | {"mlp_bias": True}),
+    ("Dream", DENSE),
+    ("Dream", DENSE | {"head_dim": 24, "tie_word_embeddings": True}),
+    ("llada", LLADA),
+    ("llada", LLADA | {"include_qkv_bias": True, "weight_tying": True}),
+    ("llada_moe", LLADA_MOE),
 ]
 """A small config of every model_type, and of its switches. A new model_type is one more row."""
 

@@ -72,6 +72,7 @@ class Keeping(StrEnum):
     LATENT = "latent attention"
     STATE = "recurrent state"
     SHARED = "another layer's cache"
+    NOTHING = "no cache"
 
 
 class Mixer(Block):
@@ -82,7 +83,7 @@ class Mixer(Block):
         """What kind of thing it keeps, seen from what it keeps alone."""
         tokens = [kept for kept in self.kept() if kept.per_token]
         if not self.kept():
-            return Keeping.SHARED
+            return Keeping.SHARED if self.borrows else Keeping.NOTHING
         if not tokens:
             return Keeping.STATE
         if any(kept.reach is not None for kept in tokens):
@@ -101,10 +102,21 @@ class Mixer(Block):
         return {
             Keeping.STATE: "hold a state that does not grow",
             Keeping.SHARED: "keep nothing of their own and read what another layer keeps",
+            Keeping.NOTHING: "keep nothing",
             Keeping.WINDOW: f"keep only {' or '.join(f'{window:,}' for window in self.windows)} tokens",
             Keeping.LATENT: f"keep one latent of {width:,} numbers a token for all heads",
             Keeping.FULL: f"keep {width:,} numbers a token",
         }[self.keeping]
+
+    @property
+    def borrows(self) -> bool:
+        """Whether it reads what another layer keeps."""
+        return False
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a token also sees those after it."""
+        return False
 
     @property
     def usual_heads(self) -> tuple[Expr, Expr] | None:

@@ -99,6 +99,14 @@ class GQA(Mixer):
         )
 
     @property
+    def borrows(self) -> bool:
+        return self.shares_kv
+
+    @property
+    def looks_ahead(self) -> bool:
+        return self.bidirectional
+
+    @property
     def usual_heads(self) -> tuple[Expr, Expr]:
         return n_kv, d_h
 

@@ -13,7 +13,8 @@ from costmodel.workload import Pass
 class Norm(Block):
     """A norm over d_model, and where it stands around each mixer and feed-forward layer.
 
-    `pre` one before, `post` one after, `sandwich` both, `none` neither. The norm before the head stands in all but `none`.
+    `pre` one before, `post` one after, `sandwich` both, `none` neither. The norm before the head stands in all but `none`,
+    unless `final` is false.
 
     >>> Norm(placement="sandwich").per_part
     2
@@ -23,7 +24,10 @@ class Norm(Block):
 
     kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     placement: Literal["pre", "post", "sandwich", "none"] = "pre"
+    weight: Flag = True
     bias: Flag = False
+    final: Flag = True
+    """Whether a norm stands before the head."""
 
     @property
     def per_part(self) -> int:
@@ -31,7 +35,7 @@ class Norm(Block):
         return {"pre": 1, "post": 1, "sandwich": 2, "none": 0}[self.placement]
 
     def ops(self, forward: Pass) -> list[Op]:
-        return [norm("norm", d_model, mean=self.kind == "layernorm", bias=self.bias)]
+        return [norm("norm", d_model, mean=self.kind == "layernorm", weight=self.weight, bias=self.bias)]
 
 
 def residual() -> Op:

@@ -150,6 +150,7 @@ def _plain(recipe: Recipe, config: object, where: str, inside: str = "") -> Read
         "position_embeddings": recipe.positions(fields) if recipe.positions else None,
         "norm": read(recipe.norm, fields),
         "notes": recipe.notes,
+        "diffusion": None if recipe.diffusion is None else read(recipe.diffusion, fields),
     }
     data["layers"], data["pattern"], draft = _layers(recipe, fields)
     stated = callable(recipe.mtp)

@@ -107,6 +107,14 @@ class Fields:
                 self.unmodelled(name, value, did_you_mean(value, known))
         return [known[value] for value in values]
 
+    def bits(self, name: str, count: int) -> list[int]:
+        """0 or 1 for each of `count` layers; one number stands for all of them."""
+        value = self.value(name)
+        values = value if isinstance(value, list) else [value] * count
+        if len(values) != count or not all(one in (0, 1) and isinstance(one, int) for one in values):
+            self.wrong(name, value, f"0 or 1, or a list of {count:,} of them, one a layer")
+        return [int(one) for one in values]
+
     def places(self, name: str) -> set[int]:
         """A list of layers, counted from 0; null for none."""
         values = self.value(name)

@@ -90,6 +90,11 @@ def every_step(fields: Fields, depth: int) -> list[str]:
     return [SPARSE if (place + 1) % step == 0 and place not in without else DENSE for place in range(depth)]
 
 
+def by_flags(name: str) -> Kinds:
+    """A mixture in the layers whose entry in a list of 0 and 1 is 1."""
+    return lambda fields, depth: [SPARSE if value else DENSE for value in fields.bits(name, depth)]
+
+
 # blocks
 
 WINDOW = optional("sliding_window")
@@ -106,11 +111,6 @@ def rotary(fields: Fields) -> int | None:
     return None if share == 1 else int(fields.size("head_dim") * share)
 
 
-def switched_norm(fields: Fields) -> str | None:
-    """Norms of queries and keys where `use_qk_norm` is true."""
-    return "head" if fields.flag("use_qk_norm") else None
-
-
 def gqa(**others: Any) -> Block:
     """Grouped-query attention."""
     sizes = ("num_attention_heads", "num_key_value_heads", "head_dim")
@@ -120,6 +120,16 @@ def gqa(**others: Any) -> Block:
 def biased(**others: Any) -> Block:
     """Grouped-query attention whose `attention_bias` means all four matrices."""
     return gqa(qkv_bias=flag("attention_bias"), o_bias=flag("attention_bias"), **others)
+
+
+def both_ways(**others: Any) -> Block:
+    """Grouped-query attention in which a token also sees those after it."""
+    return gqa(bidirectional=True, **others)
+
+
+def normed_by(name: str) -> Source:
+    """Norms of queries and keys where a switch of this name is on."""
+    return lambda fields: "head" if fields.flag(name) else None
 
 
 def mlp(**others: Any) -> Block:
@@ -188,6 +198,7 @@ class Recipe:
     groups: Mapping[str, Block] = field(default_factory=dict)
     norm: Block = field(default_factory=dict)
     positions: Source | None = None
+    diffusion: Block | None = None
     mtp: Source | int = 0
     defaults: Mapping[str, Any] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)

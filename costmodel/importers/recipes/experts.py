@@ -26,9 +26,9 @@ from costmodel.importers.recipes.base import (
     gqa,
     interval,
     moe,
+    normed_by,
     one_per_head,
     rotary,
-    switched_norm,
     windowed,
 )  # fmt: skip
 
@@ -62,7 +62,7 @@ RECIPES: dict[str, Recipe | Nested] = {
     "kimi_k2": DEEPSEEK_V3,
     "glm4_moe": Recipe(
         "Glm4MoeForCausalLM",
-        gqa(qkv_bias=flag("attention_bias"), rotary_dim=rotary, qk_norm=switched_norm),
+        gqa(qkv_bias=flag("attention_bias"), rotary_dim=rotary, qk_norm=normed_by("use_qk_norm")),
         feeds=after_dense, experts=DEEPSEEK_V3.experts, mtp=DEEPSEEK_V3.mtp, aliases=ROUTED, idle=NO_DENSE,
         defaults=PLAIN | UNBIASED | {"use_qk_norm": False, "partial_rotary_factor": 0.5, "num_nextn_predict_layers": 1},
     ),
