@@ -55,6 +55,10 @@ d_s = _letter("d_s", "shared_expert_intermediate_size", "width of a shared exper
 n_k = _letter("n_k", "linear_num_key_heads", "key heads of a linear-attention layer")
 n_v = _letter("n_v", "linear_num_value_heads", "value heads of a linear-attention layer")
 d_k = _letter("d_k", "linear_key_head_dim", "width of a linear-attention key head")
+n_m = _letter("n_m", "mamba_num_heads", "heads of a Mamba-2 layer")
+d_m = _letter("d_m", "mamba_head_dim", "width of a Mamba-2 head")
+d_N = _letter("d_N", "ssm_state_size", "elements of state that a state space keeps for each channel")
+n_g = _letter("n_g", "n_groups", "groups of Mamba-2 heads that share what writes and reads their states")
 K = _letter("K", "linear_conv_kernel_dim", "columns of the short causal convolution")
 C = _letter("C", "chunk_size", "tokens of a chunk in the chunked form of a recurrence")
 
@@ -66,6 +70,7 @@ b_a = _letter("b_a", "activation_element_bytes", "bytes of an activation element
 BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values()} | {
     "linear_value_head_dim": LETTERS["d_v"],
     "qk_nope_head_dim": LETTERS["d_h"],
+    "conv_kernel": LETTERS["K"],
 }
 """The same letters by field name: `BY_FIELD["batch"].symbol is B`."""
 
