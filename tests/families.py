@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from costmodel.architecture import Architecture
-from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mamba2, Mixer, MoE, Norm
+from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mamba, Mamba2, Mixer, MoE, Norm
 from costmodel.layers import LayerGroup
 
 small = st.integers(1, 24)
@@ -48,6 +48,12 @@ def gated_deltanet(draw: st.DrawFn) -> GatedDeltaNet:
     )  # fmt: skip
 
 
+mamba = st.builds(
+    Mamba, d_inner=small, ssm_state_size=small, time_step_rank=small, conv_kernel=st.integers(1, 6), conv_bias=flags,
+    proj_bias=flags, step_norms=flags,
+)  # fmt: skip
+
+
 @st.composite
 def mamba2(draw: st.DrawFn) -> Mamba2:
     """Mamba-2 with short chunks, so that small contexts cross them."""
@@ -76,7 +82,7 @@ def moe(draw: st.DrawFn) -> MoE:
 
 
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
-    "gqa": gqa(), "mla": mla, "gated_deltanet": gated_deltanet(), "mamba2": mamba2(), "mlp": mlp, "moe": moe(),
+    "gqa": gqa(), "mla": mla, "gated_deltanet": gated_deltanet(), "mamba": mamba, "mamba2": mamba2(), "mlp": mlp, "moe": moe(),
 }  # fmt: skip
 """A strategy for every family: a test checks that none is missing."""
 

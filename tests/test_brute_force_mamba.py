@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel.blocks import Mamba2
+from costmodel.blocks import Mamba, Mamba2
 from costmodel.layers import LayerGroup
 from tests.families import model
 
@@ -39,6 +39,19 @@ def mamba2(count: int, groups: int, width: int, state: int, chunk: int) -> Mamba
     return Mamba2(
         mamba_num_heads=count, n_groups=groups, mamba_head_dim=width, ssm_state_size=state, conv_kernel=4, chunk_size=chunk
     )
+
+
+@given(tokens=st.integers(1, 9), channels=st.integers(1, 6), state=st.integers(1, 6))
+def test_mamba_step_by_step(tokens: int, channels: int, state: int) -> None:
+    """Each token's x B^T, and the state read by C, product by product: the same in one pass and in single steps."""
+    rng, counted = np.random.default_rng(tokens), Counted()
+    held = np.zeros((channels, state))
+    for _ in range(tokens):
+        x, b, c = rng.normal(size=(channels, 1)), rng.normal(size=(1, state)), rng.normal(size=(state, 1))
+        held = rng.uniform(0.7, 1, held.shape) * held + counted.times(x, b)
+        counted.times(held, c)
+    block = Mamba(d_inner=channels, ssm_state_size=state, time_step_rank=3, conv_kernel=4)
+    assert selective_scan(block, tokens) == counted.flops == tokens * selective_scan(block, 1)
 
 
 @given(tokens=st.integers(1, 13), chunk=st.integers(1, 5), shape=heads, width=st.integers(1, 4), state=st.integers(1, 4))

@@ -9,13 +9,14 @@ from pydantic import Field
 from costmodel.blocks.base import Block, FeedForward, Mixer
 from costmodel.blocks.gated_deltanet import GatedDeltaNet
 from costmodel.blocks.gqa import GQA
+from costmodel.blocks.mamba import Mamba
 from costmodel.blocks.mamba2 import Mamba2
 from costmodel.blocks.mla import MLA
 from costmodel.blocks.mlp import MLP
 from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
 
-AnyMixer = GQA | MLA | GatedDeltaNet | Mamba2
+AnyMixer = GQA | MLA | GatedDeltaNet | Mamba | Mamba2
 AnyFeedForward = MLP | MoE
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
@@ -28,5 +29,5 @@ FAMILIES: dict[str, type[Block]] = {
 
 __all__ = [
     "FAMILIES", "GQA", "MLA", "MLP", "AnyFeedForward", "AnyMixer", "Block", "FeedForward", "FeedForwardField", "GatedDeltaNet",
-    "Mamba2", "Mixer", "MixerField", "MoE", "Norm",
+    "Mamba", "Mamba2", "Mixer", "MixerField", "MoE", "Norm",
 ]  # fmt: skip

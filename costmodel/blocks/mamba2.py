@@ -13,7 +13,7 @@ from costmodel.ops import N, Op, chunk_count, chunk_powers, conv, linear, norm, 
 from costmodel.symbols import B, C, K, T, d_m, d_model, d_N, n_g, n_m
 from costmodel.workload import Pass
 
-d_inner = n_m * d_m
+inner = n_m * d_m
 """Width of all heads together."""
 
 
@@ -57,28 +57,28 @@ class Mamba2(Mixer):
         return self
 
     def ops(self, forward: Pass) -> list[Op]:
-        channels = d_inner + 2 * n_g * d_N
+        channels = inner + 2 * n_g * d_N
         per_head = Weight(ONE, n_m, "others")
         return [
-            linear("in_proj", d_model, d_inner + channels + n_m, bias=self.in_proj_bias),  # gate; x, B and C; step
+            linear("in_proj", d_model, inner + channels + n_m, bias=self.in_proj_bias),  # gate; x, B and C; step
             conv("conv1d", channels, K, self._tails(), bias=self.conv_bias),
             vector("conv_silu", N * channels, 4),
             vector("step_and_decay", N * n_m, 6, moved=3 * N * n_m, weights=(per_head, per_head)),  # dt_bias and A_log
             *self._selective_scan(self.algorithm(forward)),
-            vector("skip", N * d_inner, 2, moved=3 * N * d_inner, weights=(per_head,)),  # D
-            vector("output_gate", N * d_inner, 5, moved=3 * N * d_inner),
-            *([norm("norm", d_inner)] if self.gated_norm else []),
-            linear("out_proj", d_inner, d_model, bias=self.out_proj_bias),
+            vector("skip", N * inner, 2, moved=3 * N * inner, weights=(per_head,)),  # D
+            vector("output_gate", N * inner, 5, moved=3 * N * inner),
+            *([norm("norm", inner)] if self.gated_norm else []),
+            linear("out_proj", inner, d_model, bias=self.out_proj_bias),
         ]
 
     def _selective_scan(self, algorithm: str) -> list[Op]:
-        moved = 2 * N * d_inner + 2 * N * n_g * d_N + N * n_m
-        on_state = 4 * N * d_inner * d_N
+        moved = 2 * N * inner + 2 * N * n_g * d_N + N * n_m
+        on_state = 4 * N * inner * d_N
         if algorithm == "recurrent":
-            decay = vector("decay_state", N * d_inner * d_N, 1, moved=ZERO, algorithm=algorithm)
+            decay = vector("decay_state", N * inner * d_N, 1, moved=ZERO, algorithm=algorithm)
             return [scan("selective_scan", on_state, self._states(), moved=moved, algorithm=algorithm), decay]
         squares = B * chunk_powers(T, C, 2)
-        within = 2 * squares * (n_g * d_N + d_inner)
+        within = 2 * squares * (n_g * d_N + inner)
         scores = 2 * squares * n_g  # written once and read once
         return [
             scan("selective_scan", on_state + within, self._states(), moved=moved + scores, algorithm=algorithm),
@@ -88,7 +88,7 @@ class Mamba2(Mixer):
 
     def _state_passing(self, algorithm: str) -> Op:
         """h of the chunk before times its decay, plus the chunk's own: each chunk's state written and read twice."""
-        states: Expr = B * chunk_count(T, C) * d_inner * d_N
+        states: Expr = B * chunk_count(T, C) * inner * d_N
         return vector("state_passing", states, 2, moved=4 * states, algorithm=algorithm)
 
     def kept(self) -> tuple[Kept, ...]:
