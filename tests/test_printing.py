@@ -78,10 +78,15 @@ def sizes(draw: random.Random) -> Point:
     return workload(draw) | {name: draw.randint(1, 512) for name in names} | {"num_experts": draw.randint(513, 2048)}
 
 
+def has_attention(model: cm.Architecture) -> bool:
+    """Whether the usual formula has anything to say of a model."""
+    return any(group.mixer is not None and group.mixer.usual_heads is not None for group in model.layers)
+
+
 def of_models() -> Cases:
     draw = random.Random(1)  # noqa: S311 - points, not secrets
     every = [(name, formula) for name in cm.presets() for formula in formulas_of(cm.load(name))]
-    every += [(name, cm.load(name).cache_bytes.having(method="2lhd")) for name in cm.presets()]
+    every += [(name, cm.load(name).cache_bytes.having(method="2lhd")) for name in cm.presets() if has_attention(cm.load(name))]
     every += [("hybrid pages", cm.load("qwen3-next-80b-a3b").cache_bytes.having(view="engine", hybrid_pages=True))]
     return [chosen(name, formula, workload, draw) for name, formula in every]
 
