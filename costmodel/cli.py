@@ -174,7 +174,8 @@ def diff(
 @app.command()
 def derive(
     family: Annotated[
-        str, typer.Argument(help="A family: gqa, mha, mqa, sliding-window, mla, gated_deltanet, token_mixing, mlp, moe.")
+        str,
+        typer.Argument(help="A family: gqa, mha, mqa, sliding-window, mla, gated_deltanet, token_mixing, mamba, mamba2, mlp, moe."),
     ],
     preset: Annotated[str, typer.Option(help="The preset whose numbers are filled in; by default one that has the family.")] = "",
     context: ContextOption = "4096",

@@ -177,6 +177,17 @@ def whole_chunks(tokens: Expr, chunk: Expr) -> Expr:
     return floor(ratio) if ratio.is_Number else floor(ratio, evaluate=False)
 
 
+def chunk_count(tokens: Expr, chunk: Expr) -> Expr:
+    """Chunks that `tokens` fall into, the last perhaps in part.
+
+    >>> from sympy import Integer
+    >>> chunk_count(Integer(130), Integer(64))
+    3
+    """
+    whole = whole_chunks(tokens, chunk)
+    return whole + lower(tokens - whole * chunk, ONE)  # a ceiling of quotients of floats errs where a chunk ends
+
+
 def _in_chunks(last: Expr, chunk: Expr) -> Expr:
     """Sum of ((i - 1) mod chunk) + 1 for i = 1 ... last: a triangle for each chunk."""
     whole = whole_chunks(last, chunk)

@@ -62,6 +62,12 @@ d_s = _letter("d_s", "shared_expert_intermediate_size", "width of a shared exper
 n_k = _letter("n_k", "linear_num_key_heads", "key heads of a linear-attention layer")
 n_v = _letter("n_v", "linear_num_value_heads", "value heads of a linear-attention layer")
 d_k = _letter("d_k", "linear_key_head_dim", "width of a linear-attention key head")
+n_m = _letter("n_m", "mamba_num_heads", "heads of a Mamba-2 layer")
+d_m = _letter("d_m", "mamba_head_dim", "width of a Mamba-2 head")
+d_N = _letter("d_N", "ssm_state_size", "elements of state that a state space keeps for each channel")
+d_inner = _letter("d_inner", "d_inner", "channels of a Mamba layer")
+d_t = _letter("d_t", "time_step_rank", "width of the latent that a Mamba layer makes its step from")
+n_g = _letter("n_g", "n_groups", "groups of Mamba-2 heads that share what writes and reads their states")
 K = _letter("K", "linear_conv_kernel_dim", "columns of the short causal convolution")
 C = _letter("C", "chunk_size", "tokens of a chunk in the chunked form of a recurrence")
 
@@ -73,11 +79,18 @@ b_a = _letter("b_a", "activation_element_bytes", "bytes of an activation element
 BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values()} | {
     "linear_value_head_dim": LETTERS["d_v"],
     "qk_nope_head_dim": LETTERS["d_h"],
+    "conv_kernel": LETTERS["K"],
 }
 """The same letters by field name: `BY_FIELD["batch"].symbol is B`."""
 
 
-LATEX_NAMES: dict[Symbol, str] = {d_cq: "d_{c}'", d_hR: "d_{h}^{R}", d_model: r"d_{\mathrm{model}}", n_kv: r"n_{\mathrm{kv}}"}
+LATEX_NAMES: dict[Symbol, str] = {
+    d_cq: "d_{c}'",
+    d_inner: r"d_{\mathrm{inner}}",
+    d_hR: "d_{h}^{R}",
+    d_model: r"d_{\mathrm{model}}",
+    n_kv: r"n_{\mathrm{kv}}",
+}
 """LaTeX of the letters whose names sympy would set otherwise."""
 
 

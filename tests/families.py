@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from costmodel.architecture import Architecture
-from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mixer, MoE, Norm, TokenMixing
+from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mamba, Mamba2, Mixer, MoE, Norm, TokenMixing
 from costmodel.layers import LayerGroup
 
 small = st.integers(1, 24)
@@ -56,6 +56,23 @@ def gated_deltanet(draw: st.DrawFn) -> GatedDeltaNet:
 
 
 token_mixing = st.builds(TokenMixing, positions=small, token_intermediate_size=small)
+mamba = st.builds(
+    Mamba, d_inner=small, ssm_state_size=small, time_step_rank=small, conv_kernel=st.integers(1, 6), conv_bias=flags,
+    proj_bias=flags, step_norms=flags,
+)  # fmt: skip
+
+
+@st.composite
+def mamba2(draw: st.DrawFn) -> Mamba2:
+    """Mamba-2 with short chunks, so that small contexts cross them."""
+    groups = draw(small)
+    return Mamba2(
+        mamba_num_heads=groups * draw(st.integers(1, 4)), mamba_head_dim=draw(small), ssm_state_size=draw(small), n_groups=groups,
+        conv_kernel=draw(st.integers(1, 6)), chunk_size=draw(st.integers(1, 9)),
+        **{name: draw(flags) for name in ("conv_bias", "in_proj_bias", "out_proj_bias", "gated_norm")},
+    )  # fmt: skip
+
+
 activations = st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "relu2"])
 mlp = st.builds(MLP, intermediate_size=small, gated=flags, activation=activations, bias=flags)
 
@@ -74,6 +91,7 @@ def moe(draw: st.DrawFn) -> MoE:
 
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "gqa": gqa(), "mla": mla, "token_mixing": token_mixing, "gated_deltanet": gated_deltanet(), "mlp": mlp, "moe": moe(),
+    "mamba": mamba, "mamba2": mamba2(),
 }  # fmt: skip
 """A strategy for every family: a test checks that none is missing."""
 

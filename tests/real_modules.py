@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import costmodel as cm
@@ -17,7 +18,7 @@ import costmodel as cm
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when transformers is imported: these tests never ask the network
 
 PART = re.compile(
-    r"\w+\.(lm_head|model\.(vision_tower|multi_modal_projector)|(model|transformer)(\.language_model)?\.(layers|h)\.\d+)"
+    r"\w+\.(lm_head|model\.(vision_tower|multi_modal_projector)|(model|transformer|backbone)(\.language_model)?\.(layers|h)\.\d+)"
 )
 """Modules that make up a model without overlap: its layers, tower, projector and head."""
 STORED_AS_BUFFER = ("e_score_correction_bias", "expert_bias")
@@ -79,8 +80,10 @@ def run(model: Any, ours: cm.Architecture, **inputs: Any) -> tuple[Counter[str],
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    cache = "cache_params" if "cache_params" in signature(model.forward).parameters else "past_key_values"
+    inputs[cache] = inputs.pop("past_key_values", None)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        kept = model(use_cache=True, **inputs).past_key_values
+        kept = getattr(model(use_cache=True, **inputs), cache)
     flops: Counter[str] = Counter()
     for module, ops in counter.get_flop_counts().items():
         if PART.fullmatch(module):
@@ -176,9 +179,39 @@ def _channels(mixer: cm.GatedDeltaNet) -> int:
     return 2 * keys + mixer.linear_num_value_heads * mixer.linear_value_head_dim
 
 
+def mamba_counted(mixer: cm.Mamba, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """Of each token's scan the counter sees the read, a matrix product, and not the write, which is element-wise."""
+    convolved = 2 * mixer.conv_kernel * mixer.d_inner * convolved_columns(mixer.conv_kernel, new, context)
+    return convolved + 2 * new * mixer.d_inner * mixer.ssm_state_size - ours("selective_scan", new, context)
+
+
+def mamba2_counted(mixer: cm.Mamba2, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """A single step's write is element-wise: not seen. Many tokens go in chunks, the last one filled up.
+
+    There each head makes its group's scores for itself, and states are passed on by a triangle of products: each chunk's
+    start from all chunks before it.
+    """
+    state = mixer.mamba_num_heads * mixer.mamba_head_dim * mixer.ssm_state_size
+    seen = 2 * state
+    if new > 1:
+        chunks = -(-new // mixer.chunk_size)
+        padded = chunks * mixer.chunk_size
+        squares = 2 * padded * mixer.chunk_size * mixer.mamba_num_heads * (mixer.ssm_state_size + mixer.mamba_head_dim)
+        seen = squares + 4 * padded * state + 2 * (chunks + 1) ** 2 * state
+    convolved = 2 * mixer.conv_kernel * _mamba2_channels(mixer) * convolved_columns(mixer.conv_kernel, new, context)
+    return convolved + seen - ours("selective_scan", new, context)
+
+
+def _mamba2_channels(mixer: cm.Mamba2) -> int:
+    """Channels of the convolution: x, and each group's B and C. It keeps K columns of them, ours K - 1."""
+    return mixer.mamba_num_heads * mixer.mamba_head_dim + 2 * mixer.n_groups * mixer.ssm_state_size
+
+
 OTHERWISE: dict[str, Otherwise] = {
     "gqa": Otherwise(window_kept, window_counted),
     "gated_deltanet": Otherwise(lambda mixer, context: _channels(mixer), deltanet_counted),
+    "mamba": Otherwise(lambda mixer, context: mixer.d_inner, mamba_counted),
+    "mamba2": Otherwise(lambda mixer, context: _mamba2_channels(mixer), mamba2_counted),
 }
 """By the kind of mixer. Families without an entry are implemented as we count."""
 
@@ -213,6 +246,7 @@ def expected_cache(ours: cm.Architecture, batch: int, context: int, *, in_bytes:
     return {
         group.name: parts[group.name](batch=batch, context=context) + each * kept_otherwise(group, batch, context)
         for group in ours.layers
+        if group.mixer is not None
     }
 
 

@@ -44,6 +44,14 @@ LLADA_MOE = TINY | {"num_key_value_heads": 2, "qk_layernorm": True, "num_experts
                     "moe_layer_freq": [0, 1, 1, 1, 1, 1]}  # fmt: skip
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
 TYPES = ["sliding_attention", "full_attention", "full_attention"] * 2
+SELECTIVE = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8}
+HEADED = SELECTIVE | {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16}
+JAMBA = DENSE | {"num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 8, "mamba_dt_rank": 5}
+NEMOTRON = DENSE | {"hybrid_override_pattern": "M-M*-M", "head_dim": 24, "mamba_num_heads": 6, "mamba_head_dim": 12, "n_groups": 3,
+                    "ssm_state_size": 8, "chunk_size": 16}  # fmt: skip
+GRANITE = DENSE | {"mamba_n_heads": 8, "mamba_d_state": 8, "mamba_n_groups": 2, "mamba_chunk_size": 16, "num_local_experts": 4,
+                   "num_experts_per_tok": 2, "shared_intermediate_size": 48,
+                   "layer_types": ["mamba", "attention", "mamba"] * 2}  # fmt: skip
 MADE: list[tuple[str, dict[str, Any]]] = [
     ("llama", DENSE),
     ("llama", DENSE | {"head_dim": 24, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
@@ -85,6 +93,30 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("llada", LLADA),
     ("llada", LLADA | {"include_qkv_bias": True, "weight_tying": True}),
     ("llada_moe", LLADA_MOE),
+    ("mamba", SELECTIVE),
+    ("mamba", SELECTIVE | {"use_bias": True, "use_conv_bias": False, "conv_kernel": 3, "expand": 3, "time_step_rank": 5}),
+    ("mamba", SELECTIVE | {"intermediate_size": 128, "tie_word_embeddings": False, "d_model": 64, "n_layer": 3}),
+    ("mamba2", HEADED),
+    ("mamba2", HEADED | {"use_bias": True, "use_conv_bias": False, "conv_kernel": 3, "expand": 3, "num_heads": 12, "n_groups": 1}),
+    ("jamba", JAMBA),
+    ("jamba", JAMBA | {"attn_layer_period": 3, "attn_layer_offset": 1, "expert_layer_period": 3, "expert_layer_offset": 2}),
+    ("jamba", JAMBA | {"num_experts": 1, "mamba_proj_bias": True, "mamba_conv_bias": False, "mamba_d_conv": 3, "head_dim": 24}),
+    ("nemotron_h", NEMOTRON),
+    ("nemotron_h", NEMOTRON | {"use_bias": True, "use_conv_bias": False, "conv_kernel": 3, "mlp_hidden_act": "relu"}),
+    (
+        "nemotron_h",
+        NEMOTRON
+        | {
+            "hybrid_override_pattern": "ME*EM-",
+            "n_routed_experts": 4,
+            "moe_intermediate_size": 20,
+            "moe_shared_expert_intermediate_size": 28,
+        },
+    ),
+    ("nemotron_h", NEMOTRON | {"layers_block_type": ["mamba", "moe", "attention", "mlp", "linear_attention", "full_attention"]}),
+    ("granitemoehybrid", GRANITE),
+    ("granitemoehybrid", GRANITE | {"num_local_experts": 0, "position_embedding_type": "rope", "attention_bias": True}),
+    ("granitemoehybrid", GRANITE | {"mamba_proj_bias": True, "mamba_conv_bias": False, "mamba_d_head": 8, "mamba_n_heads": 16}),
 ]
 """A small config of every model_type, and of its switches. A new model_type is one more row."""
 
@@ -273,10 +305,17 @@ def test_sizes_are_not_guessed(field: str) -> None:
 
 UNMODELLED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "deepseek_v32"}, ("'deepseek_v32'", "did you mean deepseek_v3?")),
-    ({"model_type": "mamba2"}, ("'mamba2'",)),
+    ({"model_type": "mamba3"}, ("'mamba3'", "did you mean mamba?")),
     ({"model_type": None}, ("None",)),
     ({"model_type": []}, ("a list",)),
     ({"model_type": "x" * 100_000}, ("known: llama",)),
+    ({"model_type": "mamba", **SELECTIVE, "hidden_act": "relu"}, ("hidden_act", "'silu'")),
+    ({"model_type": "mamba", **SELECTIVE, "intermediate_size": 100}, ("intermediate_size", "only 128")),
+    ({"model_type": "jamba", **JAMBA, "sliding_window": 8}, ("sliding_window",)),
+    ({"model_type": "nemotron_h", **NEMOTRON, "hybrid_override_pattern": "M-X*-M"}, ("hybrid_override_pattern", "'X'")),
+    ({"model_type": "nemotron_h", **NEMOTRON, "moe_latent_size": 8}, ("moe_latent_size",)),
+    ({"model_type": "nemotron_h", **NEMOTRON, "num_nextn_predict_layers": 1}, ("num_nextn_predict_layers",)),
+    ({"model_type": "granitemoehybrid", **GRANITE, "position_embedding_type": "learned"}, ("position_embedding_type",)),
     (SHORT | {"index_topk": 2048}, ("'index_topk'", "could carry a cost")),
     (SHORT | {"architectures": ["Qwen3ForSequenceClassification"]}, ("architectures", "Qwen3ForCausalLM")),
     (SHORT | {"hidden_act": "xielu"}, ("hidden_act", "'xielu'")),
@@ -331,6 +370,13 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "qwen3_moe", **EXPERTS, "num_experts_per_tok": 5}, ("num_experts_per_tok 5", "4")),
     ({"model_type": "glm4_moe", **ROUTED, "partial_rotary_factor": float("inf")}, ("partial_rotary_factor got inf",)),
     ({"model_type": "gpt2", **CONFIGS["gpt2"], "n_ctx": 2048}, ("contradicts",)),
+    ({"model_type": "mamba2", **HEADED, "num_heads": 4}, ("num_heads got 4", "128 channels")),
+    ({"model_type": "mamba2", **HEADED, "n_groups": 3}, ("n_groups 3", "divide")),
+    ({"model_type": "mamba", **SELECTIVE, "time_step_rank": "half"}, ("time_step_rank got", "whole number")),
+    ({"model_type": "jamba", **JAMBA, "attn_layer_offset": 8}, ("attn_layer_offset got 8", "7")),
+    ({"model_type": "nemotron_h", **NEMOTRON, "hybrid_override_pattern": "M-"}, ("hybrid_override_pattern", "6 layers")),
+    ({"model_type": "nemotron_h", **DENSE}, ("hybrid_override_pattern", "missing")),
+    ({"model_type": "granitemoehybrid", **GRANITE, "mamba_n_heads": 7}, ("mamba_n_heads got 7",)),
 ]
 
 

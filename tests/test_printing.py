@@ -43,8 +43,6 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "weight_bytes": [{"precision": "int4"}],
     "bytes_moved": [{"precision": "fp8"}, {"precision": "int4", "attention": "full"}],
 }
-ATTENDING = [name for name in cm.presets() if any(layers.mixer and layers.mixer.usual_heads for layers in cm.load(name).layers)]
-"""Presets with attention: the usual formula needs its heads."""
 EDGES = (1, 2, 63, 64, 65, 511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 2**21 - 1, 2**21)
 EXACT = 2**53
 PRECISE = 1e-12
@@ -80,9 +78,14 @@ def sizes(draw: random.Random, letters: list[str]) -> Point:
     return {name: draw.randint(1, 512) for name in letters} | {"num_experts": draw.randint(513, 2048)} | point
 
 
+def has_attention(model: cm.Architecture) -> bool:
+    """Whether the usual formula has anything to say of a model."""
+    return any(group.mixer is not None and group.mixer.usual_heads is not None for group in model.layers)
+
+
 def of_models() -> Cases:
     every = [(name, formula) for name in cm.presets() for formula in formulas_of(cm.load(name))]
-    every += [(name, cm.load(name).cache_bytes.having(method="2lhd")) for name in ATTENDING]
+    every += [(name, cm.load(name).cache_bytes.having(method="2lhd")) for name in cm.presets() if has_attention(cm.load(name))]
     every += [("hybrid pages", cm.load("qwen3-next-80b-a3b").cache_bytes.having(view="engine", hybrid_pages=True))]
     return [chosen(name, formula, workload) for name, formula in every]
 

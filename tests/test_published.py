@@ -189,6 +189,12 @@ def per_token(architecture: cm.Architecture | str, **options: Any) -> float:
     return float(loaded.cache_bytes(context=1, **options))
 
 
+def state(architecture: cm.Architecture) -> int:
+    """Bytes of recurrent state in fp32, without convolution tails: what twice as many bytes an element add."""
+    wide, usual = (architecture.cache_bytes(context=1, precision=cm.Precision(state=size)) for size in (8, 4))
+    return int(wide - usual)
+
+
 def ledger(architecture: cm.Architecture, column: str, rows: str, **workload: Any) -> float:
     """The sum of a ledger column over some rows."""
     return float(architecture.ledger(**workload).query(rows)[column].sum())
@@ -286,6 +292,7 @@ FIGURES: dict[str, Callable[[], float]] = {
     "jamba-kv-mistral-7b": lambda: llama(32, 4096, 32, 8, 14_336, 32_000).cache_bytes(context=1 << 18) / GIB,
     "jamba-kv-mixtral-8x7b": lambda: cm.load("mixtral-8x7b").cache_bytes(context=1 << 18) / GIB,
     "jamba-kv-llama-3.1-70b": lambda: cm.load("llama-3.1-70b").cache_bytes(context=1 << 18) / GIB,
+    "jamba-kv-jamba-1.5-large": lambda: cm.load("jamba-1.5-large").cache_bytes.parts["attention-dense"](context=1 << 18) / GIB,
     "hf31-70B-1k": lambda: cm.load("llama-3.1-70b").cache_bytes(context=1024) / GIB,
     # of 64 layers that share keys and values in pairs, 32 keep them
     "hyl-kv": lambda: 100 * (1 - per_token(attention(32, 80, 8, 80)) / per_token(attention(64, 80, 80, 80))),
@@ -297,6 +304,13 @@ FIGURES: dict[str, Callable[[], float]] = {
     "oss-120b-ckpt": lambda: gpt_oss(36, 128).weight_bytes(precision="mxfp4") / GIB,
     "oss-20b-attention": lambda: ledger(gpt_oss(24, 32), "params", "block == 'gqa'") / 1e9,
     "oss-20b-total": lambda: gpt_oss(24, 32).params.total / 1e9,
+    # state spaces, alone and among attention
+    "mamba2-state": lambda: state(cm.load("mamba2-2.7b")) / 1e6,
+    "jamba-large-t": lambda: cm.load("jamba-1.5-large").params.total / 1e9,
+    "jamba-large-a": lambda: cm.load("jamba-1.5-large").params.active / 1e9,
+    "nemh8-total": lambda: cm.load("nemotron-h-8b").params.total / 1e9,
+    "granite-hs": lambda: cm.load("granite-4.0-h-small").params.total / 1e9,
+    "turbos-layers": lambda: sum(group.count * len(group.blocks) for group in cm.load("hunyuan-turbos").layers),
     # totals of other models
     "glm45-total": lambda: glm_total(glm_45()) / 1e9,
     "llada-ne": lambda: without_embedding(llama(32, 4096, 32, 32, 12_288, 126_464)) / 1e9,

@@ -86,6 +86,17 @@ GEMMA_LAYERS = (
     group("global", 2, gqa(qk_norm="head"), MLP),
 )
 
+SELECTIVE = cm.Mamba(d_inner=2 * WIDTH, ssm_state_size=5, time_step_rank=7, conv_kernel=KERNEL)
+HEADED = cm.Mamba2(mamba_num_heads=6, mamba_head_dim=16, ssm_state_size=5, n_groups=2, conv_kernel=KERNEL, chunk_size=16)
+GRANITE_ORDER = ("mamba2", "attention", "mamba2")
+GRANITE_SHARED = moe(num_shared_experts=1, shared_expert_intermediate_size=26)
+GRANITE_LAYERS = (("mamba2", 4, HEADED), ("attention", 2, gqa(rotary_dim=0)))
+GRANITE = {
+    **GROUPED, "num_hidden_layers": 6, "layer_types": 2 * ["mamba", "attention", "mamba"], "intermediate_size": 22,
+    "shared_intermediate_size": 26, "mamba_n_heads": 6, "mamba_d_state": 5, "mamba_n_groups": 2, "mamba_chunk_size": 16,
+}  # fmt: skip
+NO_TOKENS = {**NO_ENDS, "pad_token_id": None, "vocab_size": VOCAB, "hidden_size": WIDTH}
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -154,6 +165,63 @@ PAIRS = {
             group("deltanet", 4, DELTANET, GATED_SHARED),
             group("attention", 2, gqa(rotary_dim=4, qk_norm="head", output_gate=True), GATED_SHARED),
             pattern=("deltanet", "deltanet", "attention"),
+        ),
+    ),
+    "mamba": Pair(
+        "MambaForCausalLM",
+        {**NO_TOKENS, "num_hidden_layers": 3, "state_size": 5, "time_step_rank": 7},
+        architecture(cm.LayerGroup(name="mamba", count=3, mixer=SELECTIVE), tied=True),
+    ),
+    "mamba2": Pair(
+        "Mamba2ForCausalLM",
+        {**NO_TOKENS, "num_hidden_layers": 3, "state_size": 5, "num_heads": 6, "head_dim": 16, "n_groups": 2, "chunk_size": 16},
+        architecture(cm.LayerGroup(name="mamba2", count=3, mixer=HEADED)),
+    ),
+    "jamba": Pair(
+        "JambaForCausalLM",
+        {
+            **GROUPED, "pad_token_id": None, "num_hidden_layers": 6, "intermediate_size": 22, "num_experts": 8,
+            "num_experts_per_tok": 3, "attn_layer_period": 3, "attn_layer_offset": 2, "mamba_d_state": 5, "mamba_dt_rank": 7,
+        },
+        architecture(
+            group("mamba-dense", 2, SELECTIVE.model_copy(update={"step_norms": True}), cm.MLP(intermediate_size=22)),
+            group("mamba-moe", 2, SELECTIVE.model_copy(update={"step_norms": True}), moe()),
+            group("attention-dense", 1, gqa(rotary_dim=0), cm.MLP(intermediate_size=22)),
+            group("attention-moe", 1, gqa(rotary_dim=0), moe()),
+            pattern=("mamba-dense", "mamba-moe", "attention-dense", "mamba-moe", "mamba-dense", "attention-moe"),
+        ),
+    ),
+    "nemotron_h": Pair(
+        "NemotronHForCausalLM",
+        {
+            **GROUPED, "pad_token_id": None, "hybrid_override_pattern": "ME*-ME", "intermediate_size": 72, "mamba_num_heads": 6,
+            "mamba_head_dim": 16, "ssm_state_size": 5, "n_groups": 2, "chunk_size": 16, "n_routed_experts": 8,
+            "num_experts_per_tok": 3, "moe_intermediate_size": 22, "moe_shared_expert_intermediate_size": 26,
+        },
+        architecture(
+            cm.LayerGroup(name="mamba2", count=2, mixer=HEADED),
+            cm.LayerGroup(
+                name="moe", count=2,
+                feed_forward=moe(
+                    gated=False, num_shared_experts=1, shared_expert_intermediate_size=26, score_correction_bias=True,
+                ),
+            ),
+            cm.LayerGroup(name="attention", count=1, mixer=gqa(rotary_dim=0)),
+            cm.LayerGroup(name="dense", count=1, feed_forward=cm.MLP(intermediate_size=72, gated=False, activation="relu2")),
+            pattern=("mamba2", "moe", "attention", "dense"),
+        ),
+    ),
+    "granite with experts": Pair(
+        "GraniteMoeHybridForCausalLM",
+        {**GRANITE, "num_local_experts": 8, "num_experts_per_tok": 3},
+        architecture(*(group(name, count, mixer, GRANITE_SHARED) for name, count, mixer in GRANITE_LAYERS), pattern=GRANITE_ORDER),
+    ),
+    "granite without experts": Pair(
+        "GraniteMoeHybridForCausalLM",
+        {**GRANITE, "num_local_experts": 0, "attention_bias": True, "position_embedding_type": "rope"},
+        architecture(
+            group("mamba2", 4, HEADED, cm.MLP(intermediate_size=26)),
+            group("attention", 2, gqa(qkv_bias=True, o_bias=True), cm.MLP(intermediate_size=26)), pattern=GRANITE_ORDER,
         ),
     ),
     "gemma3 with images": Pair(

@@ -9,13 +9,15 @@ from pydantic import Field
 from costmodel.blocks.base import Block, FeedForward, Mixer
 from costmodel.blocks.gated_deltanet import GatedDeltaNet
 from costmodel.blocks.gqa import GQA
+from costmodel.blocks.mamba import Mamba
+from costmodel.blocks.mamba2 import Mamba2
 from costmodel.blocks.mla import MLA
 from costmodel.blocks.mlp import MLP
 from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
 from costmodel.blocks.token_mixing import TokenMixing
 
-AnyMixer = GQA | MLA | GatedDeltaNet | TokenMixing
+AnyMixer = GQA | MLA | GatedDeltaNet | TokenMixing | Mamba | Mamba2
 AnyFeedForward = MLP | MoE
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
@@ -27,6 +29,21 @@ FAMILIES: dict[str, type[Block]] = {
 """Every family by its kind."""
 
 __all__ = [
-    "FAMILIES", "GQA", "MLA", "MLP", "AnyFeedForward", "AnyMixer", "Block", "FeedForward", "FeedForwardField", "GatedDeltaNet",
-    "Mixer", "MixerField", "MoE", "Norm", "TokenMixing",
+    "FAMILIES",
+    "GQA",
+    "MLA",
+    "MLP",
+    "AnyFeedForward",
+    "AnyMixer",
+    "Block",
+    "FeedForward",
+    "FeedForwardField",
+    "GatedDeltaNet",
+    "Mamba",
+    "Mamba2",
+    "Mixer",
+    "MixerField",
+    "MoE",
+    "Norm",
+    "TokenMixing",
 ]  # fmt: skip

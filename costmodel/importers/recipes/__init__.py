@@ -6,10 +6,16 @@ which is not imported.
 
 from __future__ import annotations
 
-from costmodel.importers.recipes import dense, diffusion, experts, hybrids
+from costmodel.importers.recipes import dense, diffusion, experts, hybrids, state_spaces
 from costmodel.importers.recipes.base import Nested, Recipe
 
-RECIPES: dict[str, Recipe | Nested] = dense.RECIPES | experts.RECIPES | hybrids.RECIPES | diffusion.RECIPES
+RECIPES: dict[str, Recipe | Nested] = {
+    **dense.RECIPES,
+    **experts.RECIPES,
+    **hybrids.RECIPES,
+    **state_spaces.RECIPES,
+    **diffusion.RECIPES,
+}
 """How each `model_type` is read."""
 
 __all__ = ["RECIPES", "Nested", "Recipe"]

@@ -1,0 +1,239 @@
+"""Model types with Mamba layers, alone or among attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+from costmodel.importers.fields import Fields, flag, size
+from costmodel.importers.recipes.base import (
+    DENSE,
+    FULL,
+    LOCAL_EXPERTS,
+    NO_BIAS,
+    NO_DENSE,
+    NONE,
+    PLAIN,
+    SPARSE,
+    TIED,
+    UNBIASED,
+    Block,
+    Kinds,
+    Nested,
+    Recipe,
+    biased,
+    gqa,
+    heads,
+    mlp,
+    moe,
+    nothing,
+)  # fmt: skip
+
+MAMBA, MAMBA2 = "mamba", "mamba2"
+
+
+# blocks
+
+
+def channels(fields: Fields) -> int:
+    """Channels of a Mamba layer: the model's width, expanded."""
+    return fields.size("expand") * fields.size("hidden_size")
+
+
+def step_rank(fields: Fields) -> int:
+    """A sixteenth of the model's width unless the config says another."""
+    return ceil(fields.size("hidden_size") / 16) if fields.value("time_step_rank") == "auto" else fields.size("time_step_rank")
+
+
+def head_width(fields: Fields) -> int:
+    """Width of a Mamba-2 head: `auto` shares out the channels."""
+    if fields.value("mamba_head_dim") == "auto":
+        return max(channels(fields) // fields.size("mamba_num_heads"), 1)
+    return fields.size("mamba_head_dim")
+
+
+def filling_heads(fields: Fields) -> int:
+    """Mamba-2 heads, which must make up the expanded width."""
+    count, width, whole = fields.size("mamba_num_heads"), head_width(fields), channels(fields)
+    if count * width != whole:
+        fields.wrong("mamba_num_heads", count, f"as many heads of {width:,} as make up {whole:,} channels")
+    return count
+
+
+SELECTIVE: Block = {
+    "kind": "mamba", "d_inner": channels, "ssm_state_size": size("ssm_state_size"), "time_step_rank": step_rank,
+    "conv_kernel": size("conv_kernel"), "conv_bias": flag("use_conv_bias"), "proj_bias": flag("use_bias"),
+}  # fmt: skip
+HEADED: Block = {
+    "kind": "mamba2", "mamba_num_heads": size("mamba_num_heads"), "mamba_head_dim": head_width,
+    **{name: size(name) for name in ("ssm_state_size", "n_groups", "conv_kernel", "chunk_size")},
+    "conv_bias": flag("use_conv_bias"), "in_proj_bias": flag("use_bias"), "out_proj_bias": flag("use_bias"),
+}  # fmt: skip
+FILLING: Block = {**HEADED, "mamba_num_heads": filling_heads}
+
+
+# which layers have what
+
+
+def every(kind: str) -> Kinds:
+    """The same kind of mixer in each layer."""
+    return lambda fields, depth: [kind] * depth
+
+
+def periodic(name: str, kind: str, otherwise: str) -> Kinds:
+    """`kind` once in each period that `{name}_period` states, at `{name}_offset`."""
+
+    def kinds(fields: Fields, depth: int) -> list[str]:
+        period = fields.size(f"{name}_period")
+        offset = fields.size(f"{name}_offset", 0, period - 1)
+        return [kind if place % period == offset else otherwise for place in range(depth)]
+
+    return kinds
+
+
+def mixtures_at_places(fields: Fields, depth: int) -> Sequence[str]:
+    """Jamba's mixtures; with one expert a layer is dense."""
+    return periodic("expert_layer", SPARSE, DENSE)(fields, depth) if fields.size("num_experts") > 1 else [DENSE] * depth
+
+
+def mixtures_if_any(fields: Fields, depth: int) -> list[str]:
+    """A mixture in each layer, unless there are 0 experts."""
+    return [SPARSE if fields.size("num_experts", 0) else DENSE] * depth
+
+
+TYPES = {"mamba": MAMBA2, "linear_attention": MAMBA2, "attention": FULL, "full_attention": FULL}
+
+
+def granite_mixers(fields: Fields, depth: int) -> list[str]:
+    """`layer_types`; Mamba-2 in each layer without them."""
+    return fields.choices("layer_types", TYPES, depth) if fields.given("layer_types") else [MAMBA2] * depth
+
+
+LAYERS = {"M": (MAMBA2, NONE), "*": (FULL, NONE), "-": (NONE, DENSE), "E": (NONE, SPARSE)}
+"""Nemotron-H's layers, each with one part, by their character in the pattern."""
+CHARACTERS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E"}
+
+
+def characters(fields: Fields, depth: int) -> Sequence[str]:
+    """A character of `LAYERS` for each layer: from a list of names, or from the pattern."""
+    if fields.given("layer_types"):
+        return fields.choices("layer_types", CHARACTERS, depth)
+    pattern = fields.value("hybrid_override_pattern")
+    if not isinstance(pattern, str) or len(pattern) != depth:
+        fields.wrong("hybrid_override_pattern", pattern, f"a character for each of {depth:,} layers")
+    for unknown in sorted(set(pattern) - set(LAYERS)):
+        fields.unmodelled("hybrid_override_pattern", unknown, f"only {', '.join(LAYERS)} are")
+    return pattern
+
+
+def in_pattern(part: int) -> Kinds:
+    """The mixers (0) or the feed-forward layers (1) of the pattern."""
+    return lambda fields, depth: [LAYERS[character][part] for character in characters(fields, depth)]
+
+
+def pattern_length(fields: Fields) -> int:
+    """As many layers as the pattern has."""
+    pattern = fields.value("layer_types" if fields.given("layer_types") else "hybrid_override_pattern")
+    return len(pattern) if isinstance(pattern, (str, list)) else 0
+
+
+# what is taken for granted
+
+TIME: dict[str, str] = {
+    f"time_step_{name}": "how steps are initialised and bounded"
+    for name in ("min", "max", "floor", "limit", "scale", "init_scheme")
+}
+RUN: dict[str, str] = dict.fromkeys(
+    ("use_mambapy", "use_associative_scan", "use_mamba_kernels", "num_logits_to_keep", "residual_in_fp32", "fused_add_norm",
+     "pad_vocab_size_multiple"), "how it is run",
+) | {"rescale_prenorm_residual": "for training alone"}  # fmt: skip
+SCALED: dict[str, str] = dict.fromkeys(
+    ("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier"), "a constant of the implementation"
+)
+NO_EXPERTS = dict.fromkeys(("num_experts_per_tok", "intermediate_size"), "no layer has experts")
+NO_MIXTURE = dict.fromkeys(
+    ("num_experts", "num_experts_per_tok", "moe_intermediate_size", "moe_shared_expert_intermediate_size", "n_routed_experts"),
+    "no layer is a mixture",
+)  # fmt: skip
+SILU = {"hidden_act": ("silu", "swish")}
+SHORT_NAMES = {
+    "mamba_d_state": "ssm_state_size", "mamba_d_conv": "conv_kernel", "mamba_expand": "expand", "mamba_conv_bias": "use_conv_bias",
+}  # fmt: skip
+MIXED = {"expand": 2, "conv_kernel": 4, "use_conv_bias": True, "use_bias": False}
+
+RECIPES: dict[str, Recipe | Nested] = {
+    "mamba": Recipe(
+        "MambaForCausalLM", mixers=every(MAMBA), others={MAMBA: SELECTIVE}, feeds=nothing,
+        defaults=PLAIN | TIED | MIXED | {"ssm_state_size": 16, "time_step_rank": "auto"},
+        aliases={"state_size": "ssm_state_size", "d_inner": "intermediate_size", "d_model": "hidden_size",
+                 "n_layer": "num_hidden_layers"},
+        only=SILU | {"intermediate_size": lambda fields: (channels(fields),), "rms_norm": (True,), "ssm_cfg": ({},)},
+        idle=TIME | RUN,
+    ),
+    "mamba2": Recipe(
+        "Mamba2ForCausalLM", mixers=every(MAMBA2), others={MAMBA2: FILLING}, feeds=nothing,
+        defaults=PLAIN | MIXED | {
+            "ssm_state_size": 128, "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "chunk_size": 256,
+        },
+        aliases={"state_size": "ssm_state_size", "num_heads": "mamba_num_heads", "head_dim": "mamba_head_dim"},
+        only=SILU, idle=TIME | RUN | {"time_step_rank": "Mamba-2 has a step for each head"},
+    ),
+    "jamba": Recipe(
+        "JambaForCausalLM", gqa(rotary_dim=0), periodic("attn_layer", FULL, MAMBA),
+        others={MAMBA: {**SELECTIVE, "step_norms": True}}, feeds=mixtures_at_places, experts=moe("intermediate_size"),
+        defaults=PLAIN | MIXED | {
+            "num_key_value_heads": heads, "num_experts": 16, "num_experts_per_tok": 2, "expert_layer_period": 2,
+            "expert_layer_offset": 1, "attn_layer_period": 8, "attn_layer_offset": 4, "ssm_state_size": 16,
+            "time_step_rank": "auto",
+        },
+        aliases=LOCAL_EXPERTS | SHORT_NAMES | {"mamba_proj_bias": "use_bias", "mamba_dt_rank": "time_step_rank"},
+        only=SILU | {"sliding_window": (None,), "mamba_inner_layernorms": (True,)},
+        idle=RUN | NO_EXPERTS | {"calc_logits_for_entire_prompt": "how it is run"},
+    ),
+    "nemotron_h": Recipe(
+        "NemotronHForCausalLM", gqa(rotary_dim=0), in_pattern(0), others={MAMBA2: HEADED}, feeds=in_pattern(1),
+        dense=mlp(gated=False),
+        experts=moe(gated=False, num_shared_experts=1, score_correction_bias=True,
+                    shared_expert_intermediate_size=size("moe_shared_expert_intermediate_size")),
+        defaults=PLAIN | MIXED | {
+            "num_hidden_layers": pattern_length, "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "relu2",
+            "ssm_state_size": 128, "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "chunk_size": 128, "num_experts": 8,
+            "num_experts_per_tok": 2, "moe_intermediate_size": 7688, "moe_shared_expert_intermediate_size": 7688,
+        },
+        aliases={
+            "layers_block_type": "layer_types", "attention_head_dim": "head_dim", "mlp_hidden_act": "hidden_act",
+            "n_routed_experts": "num_experts", "num_local_experts": "num_experts", "mamba_n_groups": "n_groups",
+            "mamba_d_conv": "conv_kernel", "mamba_expand": "expand", "mamba_conv_bias": "use_conv_bias",
+            "mamba_chunk_size": "chunk_size",
+        },
+        only=NO_BIAS | {
+            "mamba_hidden_act": ("silu", "swish"), "mamba_proj_bias": (False,), "mlp_bias": (False,), "sliding_window": (None,),
+            "moe_latent_size": (None,), "num_nextn_predict_layers": (0,), "n_shared_experts": (1,),
+        },
+        idle=TIME | RUN | NO_DENSE | NO_MIXTURE | {
+            "expand": "mamba_num_heads and mamba_head_dim say it", "time_step_rank": "Mamba-2 has a step for each head",
+            "partial_rotary_factor": "attention has no rope", "hybrid_override_pattern": "layers_block_type says it",
+            "mamba_ssm_cache_dtype": "the format of the state; choose a precision",
+            "moe_shared_expert_overlap": "how it is run", "mtp_layers_block_type": "no module predicts more tokens",
+            "mtp_hybrid_override_pattern": "no module predicts more tokens",
+        },
+    ),
+    "granitemoehybrid": Recipe(
+        "GraniteMoeHybridForCausalLM",
+        biased(rotary_dim=lambda fields: None if fields.value("position_embedding_type") == "rope" else 0),
+        granite_mixers, others={MAMBA2: FILLING}, feeds=mixtures_if_any,
+        dense=mlp(intermediate_size=size("shared_intermediate_size")),
+        experts=moe("intermediate_size", num_shared_experts=1, shared_expert_intermediate_size=size("shared_intermediate_size")),
+        defaults=PLAIN | UNBIASED | MIXED | {
+            "num_key_value_heads": heads, "num_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 1024,
+            "position_embedding_type": None, "mamba_num_heads": 128, "n_groups": 1, "ssm_state_size": 256, "mamba_head_dim": "auto",
+            "chunk_size": 256,
+        },
+        aliases=LOCAL_EXPERTS | SHORT_NAMES | {
+            "layers_block_type": "layer_types", "mamba_n_heads": "mamba_num_heads", "mamba_d_head": "mamba_head_dim",
+            "mamba_n_groups": "n_groups", "mamba_chunk_size": "chunk_size", "mamba_proj_bias": "use_bias",
+        },
+        only=SILU | {"normalization_function": ("rmsnorm",), "position_embedding_type": (None, "nope", "rope")},
+        idle=TIME | RUN | SCALED | NO_EXPERTS,
+    ),
+}  # fmt: skip
