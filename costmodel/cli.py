@@ -175,7 +175,9 @@ def diff(
 def derive(
     family: Annotated[
         str,
-        typer.Argument(help="A family: gqa, mha, mqa, sliding-window, mla, gated_deltanet, token_mixing, mamba, mamba2, mlp, moe."),
+        typer.Argument(
+            help="A family: gqa, mha, mqa, sliding-window, mla, dsa, gated_deltanet, token_mixing, mamba, mamba2, mlp, moe."
+        ),
     ],
     preset: Annotated[str, typer.Option(help="The preset whose numbers are filled in; by default one that has the family.")] = "",
     context: ContextOption = "4096",

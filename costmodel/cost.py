@@ -55,7 +55,7 @@ class Kept:
     `per_token=False` is a recurrent state or a convolution tail. `reach` is how many tokens back it is needed
     (None: all). `split` says that tensor-parallel ranks share the heads; otherwise each rank keeps it whole.
     `own` is the state's own bytes an element; `packed` the bytes a token in DeepSeek's packed form. `borrowed` state is
-    another layer's: read here, kept and written there.
+    another layer's: read here, kept and written there. `picked` is how many tokens a query reads where not all in reach.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Kept:
     own: Expr | None = None
     packed: Expr | None = None
     borrowed: bool = False
+    picked: Expr | None = None
 
     def unit_bytes(self, precision: Precision, heads: Expr) -> Expr:
         """Bytes of one token, or of one slot of state, in `heads` heads."""
@@ -105,6 +106,7 @@ class Kept:
         if not self.per_token:
             return TWO * self.bytes(precision)
         in_sight = S if self.reach is None else lower(S, T + self.reach - 1)
+        in_sight = in_sight if self.picked is None else lower(S, T * self.picked)
         written = ZERO if self.borrowed else T
         return B * (in_sight + written) * self.unit_bytes(precision, self.heads)
 

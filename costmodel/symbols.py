@@ -52,6 +52,10 @@ d_hR = _letter("d_h^R", "qk_rope_head_dim", "width of the rope key that all head
 n_p = _letter("n_p", "positions", "places of a grid of fixed size")
 d_t = _letter("d_t", "token_intermediate_size", "width of a layer that mixes tokens")
 
+n_I = _letter("n_I", "index_n_heads", "query heads of the indexer of sparse attention")
+d_I = _letter("d_I", "index_head_dim", "width of an index query or index key")
+k_I = _letter("k_I", "index_topk", "tokens the indexer picks for a query")
+
 d_ff = _letter("d_ff", "intermediate_size", "width of the feed-forward layer")
 E = _letter("E", "num_experts", "routed experts of a layer")
 k = _letter("k", "num_experts_per_tok", "routed experts a token uses")

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from costmodel.architecture import Architecture
-from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mamba, Mamba2, Mixer, MoE, Norm, TokenMixing
+from costmodel.blocks import DSA, FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mamba, Mamba2, Mixer, MoE, Norm, TokenMixing
 from costmodel.layers import LayerGroup
 
 small = st.integers(1, 24)
@@ -42,6 +42,12 @@ def gqa(draw: st.DrawFn, reach: dict[str, Any] | None = None, **fixed: Any) -> G
 mla = st.builds(
     MLA, num_attention_heads=small, q_lora_rank=st.none() | small, kv_lora_rank=small, qk_nope_head_dim=small,
     qk_rope_head_dim=small, v_head_dim=small, attention_bias=flags,
+)  # fmt: skip
+
+
+dsa = st.builds(
+    DSA, num_attention_heads=small, q_lora_rank=small, kv_lora_rank=small, qk_nope_head_dim=small, qk_rope_head_dim=small,
+    v_head_dim=small, index_n_heads=small, index_head_dim=small, index_topk=small, attention_bias=flags, shares_topk=flags,
 )  # fmt: skip
 
 
@@ -90,8 +96,15 @@ def moe(draw: st.DrawFn) -> MoE:
 
 
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
-    "gqa": gqa(), "mla": mla, "token_mixing": token_mixing, "gated_deltanet": gated_deltanet(), "mlp": mlp, "moe": moe(),
-    "mamba": mamba, "mamba2": mamba2(),
+    "gqa": gqa(),
+    "mla": mla,
+    "dsa": dsa,
+    "token_mixing": token_mixing,
+    "gated_deltanet": gated_deltanet(),
+    "mlp": mlp,
+    "moe": moe(),
+    "mamba": mamba,
+    "mamba2": mamba2(),
 }  # fmt: skip
 """A strategy for every family: a test checks that none is missing."""
 

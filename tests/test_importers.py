@@ -35,6 +35,7 @@ ROUTED = DENSE | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermed
                   "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1}  # fmt: skip
 LATENT = ROUTED | {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
                    "v_head_dim": 20}  # fmt: skip
+PICKING = LATENT | {"index_n_heads": 3, "index_head_dim": 10, "index_topk": 5}
 NEXT = EXPERTS | {"shared_expert_intermediate_size": 48, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
                   "linear_key_head_dim": 8, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4, "head_dim": 16}  # fmt: skip
 LLADA = {"d_model": 64, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3, "mlp_hidden_size": 96, "vocab_size": 100,
@@ -79,6 +80,12 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("deepseek_v2", LATENT | {"q_lora_rank": None, "attention_bias": True, "first_k_dense_replace": 0}),
     ("deepseek_v3", LATENT),
     ("deepseek_v3", LATENT | {"q_lora_rank": None, "num_nextn_predict_layers": 0, "attention_bias": True}),
+    ("deepseek_v32", PICKING),
+    ("deepseek_v32", PICKING | {"attention_bias": True, "mlp_layer_types": ["dense", "sparse"] * 3}),
+    ("glm_moe_dsa", PICKING),
+    ("glm_moe_dsa", PICKING | {"indexer_types": ["full", "shared", "shared"] * 2, "first_k_dense_replace": 0}),
+    ("glm_moe_dsa", PICKING | {"index_topk_freq": 3, "index_skip_topk_offset": 1, "num_nextn_predict_layers": 0}),
+    ("glm_moe_dsa", PICKING | {"index_topk_pattern": "FSFSSF"}),
     ("glm4_moe", ROUTED | {"use_qk_norm": True, "head_dim": 24}),
     ("glm4_moe", ROUTED | {"attention_bias": True}),
     ("olmo3", DENSE),

@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from costmodel.blocks.base import Block, FeedForward, Mixer
+from costmodel.blocks.dsa import DSA
 from costmodel.blocks.gated_deltanet import GatedDeltaNet
 from costmodel.blocks.gqa import GQA
 from costmodel.blocks.mamba import Mamba
@@ -17,7 +18,7 @@ from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
 from costmodel.blocks.token_mixing import TokenMixing
 
-AnyMixer = GQA | MLA | GatedDeltaNet | TokenMixing | Mamba | Mamba2
+AnyMixer = GQA | MLA | DSA | GatedDeltaNet | TokenMixing | Mamba | Mamba2
 AnyFeedForward = MLP | MoE
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
@@ -29,6 +30,7 @@ FAMILIES: dict[str, type[Block]] = {
 """Every family by its kind."""
 
 __all__ = [
+    "DSA",
     "FAMILIES",
     "GQA",
     "MLA",

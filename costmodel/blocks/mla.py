@@ -40,9 +40,13 @@ class MLA(Mixer):
     """Biases on the two down-projections and on the output."""
 
     def ops(self, forward: Pass) -> list[Op]:
+        return self.ops_over(forward, visible_pairs(forward.attention, forward.phase))
+
+    def ops_over(self, forward: Pass, pairs: Expr, picked: Expr | None = None) -> list[Op]:
+        """The rows where each sequence and head has so many (query, key) pairs; `picked` tokens a query, where not all."""
         algorithm = self.algorithm(forward)
         absorbed = algorithm == "absorbed"
-        pairs = visible_pairs(forward.attention, forward.phase)
+        kept = self.latents(picked)
         # expanded: every latent in context passes kv_b_proj; absorbed: each new token passes its two factors
         tokens = N if absorbed else B * S
         # an expanded latent is read from the cache (counted in the attention row); absorbed, the queries pass
@@ -54,19 +58,21 @@ class MLA(Mixer):
             norm("kv_a_norm", d_c),
             vector("rope", N * (n_h + 1) * d_hR, 3),
             linear("kv_b_proj", d_c, n_h * (d_h + d_v), tokens, reads=reads, algorithm=algorithm),
-            attend("attention", n_h, d_c + d_hR, d_c, pairs, self.kept(), algorithm=algorithm)
+            attend("attention", n_h, d_c + d_hR, d_c, pairs, kept, algorithm=algorithm)
             if absorbed
-            else attend(
-                "attention", n_h, d_h + d_hR, d_v, pairs, self.kept(), reads=tokens * n_h * (d_h + d_v), algorithm=algorithm
-            ),
+            else attend("attention", n_h, d_h + d_hR, d_v, pairs, kept, reads=tokens * n_h * (d_h + d_v), algorithm=algorithm),
             softmax(n_h, pairs),
             linear("o_proj", n_h * d_v, d_model, bias=self.attention_bias),
         ]
 
     def kept(self) -> tuple[Kept, ...]:
         """One latent and one rope key for all heads; every tensor-parallel rank keeps them whole."""
+        return self.latents()
+
+    def latents(self, picked: Expr | None = None) -> tuple[Kept, ...]:
+        """What is kept, of which a query reads all, or `picked` tokens at most."""
         packed = d_c + 4 * ceil_div(d_c, 128) + 2 * d_hR
-        return (Kept("latent", ONE, d_c + d_hR, split=False, packed=packed),)
+        return (Kept("latent", ONE, d_c + d_hR, split=False, packed=packed, picked=picked),)
 
     @property
     def usual_heads(self) -> tuple[Expr, Expr]:

@@ -15,7 +15,8 @@ _CONSTANTS = """
 rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps query_pre_attn_scalar scale_attn_weights scale_attn_by_inverse_layer_idx
 reorder_and_upcast_attn routed_scaling_factor swiglu_limit swiglu_alpha"""
 _ROPE = """
-rope_theta rope_scaling rope_parameters rope_local_base_freq rope_interleave original_max_position_embeddings
+rope_theta rope_scaling rope_parameters rope_local_base_freq rope_interleave
+indexer_rope_interleave original_max_position_embeddings
 initial_context_length"""
 _ROUTING = "norm_topk_prob n_group topk_group scoring_func topk_method output_router_logits router_jitter_noise"
 _TRAINING = """

@@ -84,6 +84,14 @@ def after_dense(fields: Fields, depth: int) -> list[str]:
     return [SPARSE if place >= first else DENSE for place in range(depth)]
 
 
+def by_feed_types(otherwise: Kinds) -> Kinds:
+    """`mlp_layer_types` where the config has it."""
+    known = {"dense": DENSE, "sparse": SPARSE}
+    return lambda fields, depth: (
+        fields.choices("mlp_layer_types", known, depth) if fields.given("mlp_layer_types") else otherwise(fields, depth)
+    )
+
+
 def every_step(fields: Fields, depth: int) -> list[str]:
     """A mixture in every `decoder_sparse_step`-th layer, but not in `mlp_only_layers`."""
     step, without = fields.size("decoder_sparse_step"), fields.places("mlp_only_layers")
@@ -146,6 +154,10 @@ def moe(width: str = "moe_intermediate_size", **others: Any) -> Block:
 MLA: Block = {
     "kind": "mla", "q_lora_rank": optional("q_lora_rank"), "attention_bias": flag("attention_bias"),
     **{name: size(name) for name in ("num_attention_heads", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")},
+}  # fmt: skip
+DSA: dict[str, Any] = {
+    **MLA, "kind": "dsa", "q_lora_rank": size("q_lora_rank"),
+    **{name: size(name) for name in ("index_n_heads", "index_head_dim", "index_topk")},
 }  # fmt: skip
 _DELTANET = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim", "conv_kernel_dim")
 DELTANET: Block = {"kind": "gated_deltanet"} | {f"linear_{name}": size(f"linear_{name}") for name in _DELTANET}

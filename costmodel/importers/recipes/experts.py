@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from costmodel.importers.fields import flag, size
+from typing import Any
+
+from costmodel.importers.fields import Fields, flag, size
 from costmodel.importers.recipes.base import (
+    DSA,
+    FULL,
     GATED_SHARED,
     LATENT,
     LOCAL_EXPERTS,
@@ -22,6 +26,7 @@ from costmodel.importers.recipes.base import (
     after_dense,
     always,
     biased,
+    by_feed_types,
     every_step,
     gqa,
     interval,
@@ -39,6 +44,47 @@ DEEPSEEK_V3 = Recipe(
     defaults=PLAIN | UNBIASED | {"num_nextn_predict_layers": 1}, aliases=ROUTED, idle=LATENT | NO_DENSE,
     only={"moe_layer_freq": (1,), "topk_method": ("noaux_tc",), "num_key_value_heads": one_per_head},
 )  # fmt: skip
+PICKED = "shared"
+"""A layer of sparse attention that takes the tokens an earlier one picked."""
+
+
+def indexed(fields: Fields, depth: int) -> list[str]:
+    """An indexer in every layer."""
+    known = {"indexed_attention": FULL}
+    return fields.choices("layer_types", known, depth) if fields.given("layer_types") else [FULL] * depth
+
+
+def some_indexed(fields: Fields, depth: int) -> list[str]:
+    """An indexer in the layers that a list, a pattern or a period says; the others take the tokens of the one before."""
+    indexed(fields, depth)
+    if fields.given("indexer_types"):
+        kinds = fields.choices("indexer_types", {"full": FULL, "shared": PICKED}, depth)
+    elif fields.given("index_topk_pattern"):
+        pattern = fields.value("index_topk_pattern")
+        if not isinstance(pattern, str) or len(pattern) != depth or set(pattern) - {"F", "S"}:
+            fields.wrong("index_topk_pattern", pattern, f"{depth:,} letters F or S, one a layer")
+        kinds = [FULL if letter == "F" else PICKED for letter in pattern]
+    else:
+        period, offset = fields.size("index_topk_freq"), fields.size("index_skip_topk_offset", 0)
+        kinds = [PICKED if max(place - offset + 1, 0) % period else FULL for place in range(depth)]
+    if kinds[0] == PICKED:
+        fields.unmodelled("indexer_types", kinds[0], "the first layer has no earlier one to take tokens from")
+    return kinds
+
+
+def sparse_attention(implementation: str, index_heads: int, **others: Any) -> Recipe:
+    """Latent attention over picked tokens; configs may leave out what equals the class's own indexer."""
+    return Recipe(
+        implementation, DSA, feeds=by_feed_types(after_dense), experts=DEEPSEEK_V3.experts, mtp=DEEPSEEK_V3.mtp, aliases=ROUTED,
+        idle=LATENT | NO_DENSE | {"first_k_dense_replace": "mlp_layer_types says it"},
+        defaults=PLAIN | UNBIASED | {
+            "num_nextn_predict_layers": 1, "index_n_heads": index_heads, "index_head_dim": 128, "index_topk": 2048,
+            "index_topk_freq": 1, "index_skip_topk_offset": 2,
+        },
+        only={**DEEPSEEK_V3.only, "mlp_bias": (False,)}, **others,
+    )  # fmt: skip
+
+
 RECIPES: dict[str, Recipe | Nested] = {
     "mixtral": Recipe(
         "MixtralForCausalLM", gqa(), windowed, feeds=always, experts=moe("intermediate_size"), aliases=LOCAL_EXPERTS,
@@ -60,6 +106,10 @@ RECIPES: dict[str, Recipe | Nested] = {
     ),
     "deepseek_v3": DEEPSEEK_V3,
     "kimi_k2": DEEPSEEK_V3,
+    "deepseek_v32": sparse_attention("DeepseekV32ForCausalLM", 64, mixers=indexed),
+    "glm_moe_dsa": sparse_attention(
+        "GlmMoeDsaForCausalLM", 32, mixers=some_indexed, others={PICKED: DSA | {"shares_topk": True}}
+    ),
     "glm4_moe": Recipe(
         "Glm4MoeForCausalLM",
         gqa(qkv_bias=flag("attention_bias"), rotary_dim=rotary, qk_norm=normed_by("use_qk_norm")),
