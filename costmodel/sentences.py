@@ -28,12 +28,13 @@ def why(model: Architecture) -> str:
         if group.mixer is not None:
             said = (group.mixer.keeping, group.mixer.keeps)
             groups[said] = groups.get(said, 0) + group.count
+    mixing, those = sum(groups.values()), "layers" if all(group.mixer for group in model.layers) else "layers that mix tokens"
     saving = {said: layers for said, layers in groups.items() if said[0] is not Keeping.FULL} or groups
-    return " and ".join(f"{_of_all(layers, model.depth)} {keeps}" for (_, keeps), layers in saving.items()) or "it keeps nothing"
+    return " and ".join(f"{_of_all(layers, mixing, those)} {keeps}" for (_, keeps), layers in saving.items()) or "it keeps nothing"
 
 
-def _of_all(layers: int, depth: int) -> str:
-    return f"all of its {depth} layers" if layers == depth else f"{layers} of its {depth} layers"
+def _of_all(layers: int, depth: int, those: str) -> str:
+    return f"all of its {depth} {those}" if layers == depth else f"{layers} of its {depth} {those}"
 
 
 def cache_sentence(models: Sequence[Architecture], scenario: Scenario, yardstick: Architecture | None = None) -> str:

@@ -167,7 +167,7 @@ def test_impossible_fields(name: str, changes: dict[str, Any], parts: tuple[str,
     refused(lambda: validate(changed(name, changes), "mine.toml"), "mine.toml: ", *parts)
 
 
-@pytest.mark.parametrize("kind", ["mamba2", "", "x" * 100_000, "a\n\x1b[31m\u202e", 5, HUGE, True, [], {"gqa": 1}], ids=kind_of)
+@pytest.mark.parametrize("kind", ["hyena", "", "x" * 100_000, "a\n\x1b[31m\u202e", 5, HUGE, True, [], {"gqa": 1}], ids=kind_of)
 @pytest.mark.parametrize("place", ["layers.0.mixer", "layers.0.feed_forward", "vision.mixer", "vision.feed_forward"])
 def test_unknown_kinds_are_unsupported(kind: object, place: str) -> None:
     data = changed("gemma-3-27b", {f"{place}.kind": kind})
@@ -226,7 +226,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "big.json": (" " * (MAX_CONFIG_BYTES + 1), ("1,048,577 bytes", "at most")),
     "brackets.json": ("[" * 100_000, ("nested too deeply",)),
     "toml.json": (GPT2, ("no valid JSON",)),
-    "CONFIG.JSON": ('{"model_type": "mamba"}', ("'mamba'",)),
+    "CONFIG.JSON": ('{"model_type": "hyena"}', ("'hyena'",)),
     "nan.toml": (toml(hidden_size="nan"), ("hidden_size", "nan")),
     "inf.toml": (toml(hidden_size="-inf"), ("hidden_size", "inf")),
     "float.toml": (toml(hidden_size="768.0"), ("hidden_size", "768.0")),

@@ -50,6 +50,9 @@ HEADED = SELECTIVE | {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size
 JAMBA = DENSE | {"num_experts": 4, "num_experts_per_tok": 2, "mamba_d_state": 8, "mamba_dt_rank": 5}
 NEMOTRON = DENSE | {"hybrid_override_pattern": "M-M*-M", "head_dim": 24, "mamba_num_heads": 6, "mamba_head_dim": 12, "n_groups": 3,
                     "ssm_state_size": 8, "chunk_size": 16}  # fmt: skip
+NAMED = ["mamba", "moe", "attention", "mlp", "linear_attention", "full_attention"]
+PLAIN_EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20,
+                 "moe_shared_expert_intermediate_size": 28}  # fmt: skip
 GRANITE = DENSE | {"mamba_n_heads": 8, "mamba_d_state": 8, "mamba_n_groups": 2, "mamba_chunk_size": 16, "num_local_experts": 4,
                    "num_experts_per_tok": 2, "shared_intermediate_size": 48,
                    "layer_types": ["mamba", "attention", "mamba"] * 2}  # fmt: skip
@@ -110,17 +113,8 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("jamba", JAMBA | {"num_experts": 1, "mamba_proj_bias": True, "mamba_conv_bias": False, "mamba_d_conv": 3, "head_dim": 24}),
     ("nemotron_h", NEMOTRON),
     ("nemotron_h", NEMOTRON | {"use_bias": True, "use_conv_bias": False, "conv_kernel": 3, "mlp_hidden_act": "relu"}),
-    (
-        "nemotron_h",
-        NEMOTRON
-        | {
-            "hybrid_override_pattern": "ME*EM-",
-            "n_routed_experts": 4,
-            "moe_intermediate_size": 20,
-            "moe_shared_expert_intermediate_size": 28,
-        },
-    ),
-    ("nemotron_h", NEMOTRON | {"layers_block_type": ["mamba", "moe", "attention", "mlp", "linear_attention", "full_attention"]}),
+    ("nemotron_h", NEMOTRON | PLAIN_EXPERTS | {"hybrid_override_pattern": "ME*EM-"}),
+    ("nemotron_h", NEMOTRON | PLAIN_EXPERTS | {"layers_block_type": NAMED}),
     ("granitemoehybrid", GRANITE),
     ("granitemoehybrid", GRANITE | {"num_local_experts": 0, "position_embedding_type": "rope", "attention_bias": True}),
     ("granitemoehybrid", GRANITE | {"mamba_proj_bias": True, "mamba_conv_bias": False, "mamba_d_head": 8, "mamba_n_heads": 16}),

@@ -164,7 +164,7 @@ MIXED = {"expand": 2, "conv_kernel": 4, "use_conv_bias": True, "use_bias": False
 RECIPES: dict[str, Recipe | Nested] = {
     "mamba": Recipe(
         "MambaForCausalLM", mixers=every(MAMBA), others={MAMBA: SELECTIVE}, feeds=nothing,
-        defaults=PLAIN | TIED | MIXED | {"ssm_state_size": 16, "time_step_rank": "auto"},
+        defaults=PLAIN | TIED | MIXED | {"time_step_rank": "auto"},
         aliases={"state_size": "ssm_state_size", "d_inner": "intermediate_size", "d_model": "hidden_size",
                  "n_layer": "num_hidden_layers"},
         only=SILU | {"intermediate_size": lambda fields: (channels(fields),), "rms_norm": (True,), "ssm_cfg": ({},)},
@@ -172,9 +172,7 @@ RECIPES: dict[str, Recipe | Nested] = {
     ),
     "mamba2": Recipe(
         "Mamba2ForCausalLM", mixers=every(MAMBA2), others={MAMBA2: FILLING}, feeds=nothing,
-        defaults=PLAIN | MIXED | {
-            "ssm_state_size": 128, "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "chunk_size": 256,
-        },
+        defaults=PLAIN | MIXED | {"chunk_size": 256},
         aliases={"state_size": "ssm_state_size", "num_heads": "mamba_num_heads", "head_dim": "mamba_head_dim"},
         only=SILU, idle=TIME | RUN | {"time_step_rank": "Mamba-2 has a step for each head"},
     ),
@@ -182,9 +180,8 @@ RECIPES: dict[str, Recipe | Nested] = {
         "JambaForCausalLM", gqa(rotary_dim=0), periodic("attn_layer", FULL, MAMBA),
         others={MAMBA: {**SELECTIVE, "step_norms": True}}, feeds=mixtures_at_places, experts=moe("intermediate_size"),
         defaults=PLAIN | MIXED | {
-            "num_key_value_heads": heads, "num_experts": 16, "num_experts_per_tok": 2, "expert_layer_period": 2,
-            "expert_layer_offset": 1, "attn_layer_period": 8, "attn_layer_offset": 4, "ssm_state_size": 16,
-            "time_step_rank": "auto",
+            "num_key_value_heads": heads, "expert_layer_period": 2, "expert_layer_offset": 1, "attn_layer_period": 8,
+            "attn_layer_offset": 4, "time_step_rank": "auto",
         },
         aliases=LOCAL_EXPERTS | SHORT_NAMES | {"mamba_proj_bias": "use_bias", "mamba_dt_rank": "time_step_rank"},
         only=SILU | {"sliding_window": (None,), "mamba_inner_layernorms": (True,)},
@@ -197,8 +194,7 @@ RECIPES: dict[str, Recipe | Nested] = {
                     shared_expert_intermediate_size=size("moe_shared_expert_intermediate_size")),
         defaults=PLAIN | MIXED | {
             "num_hidden_layers": pattern_length, "num_key_value_heads": 8, "head_dim": 128, "hidden_act": "relu2",
-            "ssm_state_size": 128, "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "chunk_size": 128, "num_experts": 8,
-            "num_experts_per_tok": 2, "moe_intermediate_size": 7688, "moe_shared_expert_intermediate_size": 7688,
+            "chunk_size": 128,
         },
         aliases={
             "layers_block_type": "layer_types", "attention_head_dim": "head_dim", "mlp_hidden_act": "hidden_act",
@@ -225,9 +221,7 @@ RECIPES: dict[str, Recipe | Nested] = {
         dense=mlp(intermediate_size=size("shared_intermediate_size")),
         experts=moe("intermediate_size", num_shared_experts=1, shared_expert_intermediate_size=size("shared_intermediate_size")),
         defaults=PLAIN | UNBIASED | MIXED | {
-            "num_key_value_heads": heads, "num_experts": 8, "num_experts_per_tok": 2, "shared_intermediate_size": 1024,
-            "position_embedding_type": None, "mamba_num_heads": 128, "n_groups": 1, "ssm_state_size": 256, "mamba_head_dim": "auto",
-            "chunk_size": 256,
+            "num_key_value_heads": heads, "position_embedding_type": None, "mamba_head_dim": "auto", "chunk_size": 256,
         },
         aliases=LOCAL_EXPERTS | SHORT_NAMES | {
             "layers_block_type": "layer_types", "mamba_n_heads": "mamba_num_heads", "mamba_d_head": "mamba_head_dim",
