@@ -173,7 +173,9 @@ def diff(
 
 @app.command()
 def derive(
-    family: Annotated[str, typer.Argument(help="A family: gqa, mha, mqa, sliding-window, mla, gated_deltanet, mlp, moe.")],
+    family: Annotated[
+        str, typer.Argument(help="A family: gqa, mha, mqa, sliding-window, mla, gated_deltanet, short_conv, mlp, moe.")
+    ],
     preset: Annotated[str, typer.Option(help="The preset whose numbers are filled in; by default one that has the family.")] = "",
     context: ContextOption = "4096",
     batch: BatchOption = 1,

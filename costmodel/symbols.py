@@ -66,6 +66,7 @@ b_a = _letter("b_a", "activation_element_bytes", "bytes of an activation element
 BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values()} | {
     "linear_value_head_dim": LETTERS["d_v"],
     "qk_nope_head_dim": LETTERS["d_h"],
+    "conv_L_cache": LETTERS["K"],
 }
 """The same letters by field name: `BY_FIELD["batch"].symbol is B`."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from costmodel.architecture import Architecture
-from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mixer, MoE, Norm
+from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mixer, MoE, Norm, ShortConv
 from costmodel.layers import LayerGroup
 
 small = st.integers(1, 24)
@@ -66,6 +66,7 @@ def moe(draw: st.DrawFn) -> MoE:
 
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "gqa": gqa(), "mla": mla, "gated_deltanet": gated_deltanet(), "mlp": mlp, "moe": moe(),
+    "short_conv": st.builds(ShortConv, conv_L_cache=st.integers(1, 6), conv_bias=flags),
 }  # fmt: skip
 """A strategy for every family: a test checks that none is missing."""
 

@@ -90,12 +90,14 @@ def _tensors(held: Any) -> Iterator[Any]:
 class Otherwise:
     """What the reference implementation does otherwise than we count, for the mixers of a family.
 
-    `kept(mixer, context)`: elements one layer keeps of a sequence beside ours. `counted(mixer, new, context, ours)`: FLOPs of one
+    `kept(mixer, context)`: elements one layer keeps of a sequence beside ours, and `columns(mixer)` columns of the residual
+    stream's width. `counted(mixer, new, context, ours)`: FLOPs of one
     layer and sequence that the counter sees beside ours with `attention="full"`; `ours(op, new, context)` are ours of an op.
     """
 
     kept: Callable[[Any, int], int] = lambda mixer, context: 0
     counted: Callable[[Any, int, int, Callable[[str, int, int], int]], int] = lambda mixer, new, context, ours: 0
+    columns: Callable[[Any], int] = lambda mixer: 0
 
 
 def window_kept(mixer: cm.GQA, context: int) -> int:
@@ -138,6 +140,11 @@ def deltanet_counted(mixer: cm.GatedDeltaNet, new: int, context: int, ours: Call
     return convolved + seen - ours("delta_rule", new, context)
 
 
+def short_conv_counted(mixer: cm.ShortConv, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """The convolution gives more columns than its inputs have."""
+    return ours("conv", 1, 1) * convolved_columns(mixer.conv_L_cache, new, context)
+
+
 def _channels(mixer: cm.GatedDeltaNet) -> int:
     """Channels of the convolution: queries, keys and values. It keeps K columns of them, ours K - 1."""
     keys = mixer.linear_num_key_heads * mixer.linear_key_head_dim
@@ -147,14 +154,18 @@ def _channels(mixer: cm.GatedDeltaNet) -> int:
 OTHERWISE: dict[str, Otherwise] = {
     "gqa": Otherwise(window_kept, window_counted),
     "gated_deltanet": Otherwise(lambda mixer, context: _channels(mixer), deltanet_counted),
+    "short_conv": Otherwise(columns=lambda mixer: 1, counted=short_conv_counted),
 }
 """By the kind of mixer. Families without an entry are implemented as we count."""
 
 
-def kept_otherwise(group: cm.LayerGroup, batch: int, context: int) -> int:
+def kept_otherwise(ours: cm.Architecture, group: cm.LayerGroup, batch: int, context: int) -> int:
     """Elements a group's layers keep beside ours."""
     mixer = group.mixer
-    return 0 if mixer is None else group.count * batch * OTHERWISE.get(mixer.kind, Otherwise()).kept(mixer, context)
+    if mixer is None:
+        return 0
+    otherwise = OTHERWISE.get(mixer.kind, Otherwise())
+    return group.count * batch * (otherwise.kept(mixer, context) + otherwise.columns(mixer) * ours.hidden_size)
 
 
 def counted_otherwise(ours: cm.Architecture, group: cm.LayerGroup, batch: int, new: int, context: int) -> int:
@@ -179,7 +190,7 @@ def expected_cache(ours: cm.Architecture, batch: int, context: int, *, in_bytes:
     parts = ours.cache_bytes.having(precision=precision).parts
     each = 2 if in_bytes else 1  # bytes of what is kept otherwise: all of it is in the model's format
     return {
-        group.name: parts[group.name](batch=batch, context=context) + each * kept_otherwise(group, batch, context)
+        group.name: parts[group.name](batch=batch, context=context) + each * kept_otherwise(ours, group, batch, context)
         for group in ours.layers
     }
 

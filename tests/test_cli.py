@@ -30,7 +30,19 @@ COMMANDS: dict[str, list[str]] = {
     "derive": ["derive", "mla", "--preset", "deepseek-v3"],
     "import": ["import", str(Path(__file__).parent / "configs" / "deepseek-v3.json")],
 }
-FAMILIES = ("gqa", "mha", "mqa", "sliding-window", "sliding_window", "MLA", "gated_deltanet", "gated-deltanet", "mlp", "moe")
+FAMILIES = (
+    "gqa",
+    "mha",
+    "mqa",
+    "sliding-window",
+    "sliding_window",
+    "MLA",
+    "gated_deltanet",
+    "gated-deltanet",
+    "short_conv",
+    "mlp",
+    "moe",
+)
 Run = tuple[int, str, str]
 
 

@@ -35,6 +35,7 @@ ROUTED = DENSE | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermed
                   "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1}  # fmt: skip
 LATENT = ROUTED | {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
                    "v_head_dim": 20}  # fmt: skip
+LFM2 = DENSE | {"layer_types": ["conv", "full_attention", "conv"] * 2, "pad_token_id": 0}
 NEXT = EXPERTS | {"shared_expert_intermediate_size": 48, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
                   "linear_key_head_dim": 8, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4, "head_dim": 16}  # fmt: skip
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
@@ -75,6 +76,24 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("phi3", DENSE | {"pad_token_id": 0}),
     ("phi3", DENSE | {"pad_token_id": 0, "sliding_window": 8, "tie_word_embeddings": True}),
     ("cwm", DENSE | {"mlp_bias": True}),
+    ("lfm2", LFM2 | {"intermediate_size": 1000, "tie_embedding": False}),
+    ("lfm2", DENSE | {"full_attn_idxs": [2, 5], "block_auto_adjust_ff_dim": False, "conv_bias": True, "conv_L_cache": 4}),
+    ("lfm2", LFM2 | {"block_ffn_dim_multiplier": 1.3, "block_multiple_of": 32, "head_dim": 24}),
+    ("lfm2", DENSE | {"full_attn_idxs": None, "block_dim": 64, "conv_dim": 64, "num_heads": 4}),
+    ("lfm2_moe", LFM2 | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
+    (
+        "lfm2_moe",
+        LFM2
+        | {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "num_dense_layers": 3,
+            "use_expert_bias": False,
+            "conv_bias": True,
+            "tie_word_embeddings": False,
+        },
+    ),
 ]
 """A small config of every model_type, and of its switches. A new model_type is one more row."""
 
@@ -285,6 +304,9 @@ UNMODELLED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "gemma3_text", **DENSE, "use_bidirectional_attention": True}, ("use_bidirectional_attention",)),
     ({"model_type": "gpt2", **CONFIGS["gpt2"], "add_cross_attention": True}, ("add_cross_attention",)),
     ({"model_type": "phi3", **DENSE, "lm_head_bias": True}, ("lm_head_bias",)),
+    ({"model_type": "lfm2", **LFM2, "conv_dim": 128}, ("conv_dim", "only 64")),
+    ({"model_type": "lfm2", **LFM2, "block_use_swiglu": False}, ("block_use_swiglu",)),
+    ({"model_type": "lfm2", **LFM2, "layer_types": ["sliding_attention"] * 6}, ("layer_types", "sliding_attention")),
 ]
 
 

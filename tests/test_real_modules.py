@@ -80,6 +80,12 @@ GATED_SHARED = moe(num_shared_experts=1, shared_expert_intermediate_size=26, sha
 DELTANET = cm.GatedDeltaNet(
     linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=6, linear_value_head_dim=13, linear_conv_kernel_dim=KERNEL
 )
+LFM2 = {
+    **COMMON, "num_key_value_heads": KV_HEADS, "num_hidden_layers": 5, "conv_L_cache": KERNEL,
+    "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"],
+}  # fmt: skip
+LFM2_ORDER: dict[str, Any] = {"tied": True, "pattern": ("conv", "attention", "conv", "conv", "attention")}
+SHORT_CONV, BIASED_CONV = cm.ShortConv(conv_L_cache=KERNEL), cm.ShortConv(conv_L_cache=KERNEL, conv_bias=True)
 GEMMA: dict[str, Any] = {"tied": True, "norm": cm.Norm(placement="sandwich"), "pattern": ("local", "global")}
 GEMMA_LAYERS = (
     group("local", 3, gqa(qk_norm="head", sliding_window=WINDOW), MLP),
@@ -154,6 +160,24 @@ PAIRS = {
             group("deltanet", 4, DELTANET, GATED_SHARED),
             group("attention", 2, gqa(rotary_dim=4, qk_norm="head", output_gate=True), GATED_SHARED),
             pattern=("deltanet", "deltanet", "attention"),
+        ),
+    ),
+    "lfm2": Pair(
+        "Lfm2ForCausalLM",
+        {**LFM2, "block_ff_dim": 100, "block_multiple_of": 8},
+        architecture(group("conv", 3, SHORT_CONV, MLP), group("attention", 2, gqa(head_dim=8, qk_norm="head"), MLP), **LFM2_ORDER),
+    ),
+    "lfm2_moe": Pair(
+        "Lfm2MoeForCausalLM",
+        {
+            **LFM2, "intermediate_size": 72, "num_dense_layers": 1, "num_experts": 8, "num_experts_per_tok": 3,
+            "moe_intermediate_size": 22, "conv_bias": True,
+        },
+        architecture(
+            group("conv-dense", 1, BIASED_CONV, MLP),
+            group("attention-moe", 2, gqa(head_dim=8, qk_norm="head"), moe(score_correction_bias=True)),
+            group("conv-moe", 2, BIASED_CONV, moe(score_correction_bias=True)),
+            pattern=("conv-dense", "attention-moe", "conv-moe", "conv-moe", "attention-moe"), tied=True,
         ),
     ),
     "gemma3 with images": Pair(

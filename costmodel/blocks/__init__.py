@@ -13,8 +13,9 @@ from costmodel.blocks.mla import MLA
 from costmodel.blocks.mlp import MLP
 from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
+from costmodel.blocks.short_conv import ShortConv
 
-AnyMixer = GQA | MLA | GatedDeltaNet
+AnyMixer = GQA | MLA | GatedDeltaNet | ShortConv
 AnyFeedForward = MLP | MoE
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
@@ -27,5 +28,5 @@ FAMILIES: dict[str, type[Block]] = {
 
 __all__ = [
     "FAMILIES", "GQA", "MLA", "MLP", "AnyFeedForward", "AnyMixer", "Block", "FeedForward", "FeedForwardField", "GatedDeltaNet",
-    "Mixer", "MixerField", "MoE", "Norm",
+    "Mixer", "MixerField", "MoE", "Norm", "ShortConv",
 ]  # fmt: skip
