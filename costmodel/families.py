@@ -105,8 +105,9 @@ class LetteredParams(Params):
 def family(name: str, **features: Any) -> Family:
     """The formulas of one layer of a family, in letters.
 
-    `name` is a kind of block (`gqa`, `mla`, `gated_deltanet`, `short_conv`, `mlp`, `moe`) or a special case of one (`mha`, `mqa`,
-    `sliding-window`). `features` turn options on as they stand in a preset: `sliding_window=True`, `qk_norm="head"`.
+    `name` is a kind of block (`gqa`, `mla`, `gated_deltanet`, `short_conv`, `mlstm`, `mlp`, `moe`) or a special case of
+    one (`mha`, `mqa`, `sliding-window`). `features` turn options on as they stand in a preset: `sliding_window=True`,
+    `qk_norm="head"`.
 
     Raises CostModelError for an unknown family or feature.
 

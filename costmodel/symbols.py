@@ -55,6 +55,7 @@ d_s = _letter("d_s", "shared_expert_intermediate_size", "width of a shared exper
 n_k = _letter("n_k", "linear_num_key_heads", "key heads of a linear-attention layer")
 n_v = _letter("n_v", "linear_num_value_heads", "value heads of a linear-attention layer")
 d_k = _letter("d_k", "linear_key_head_dim", "width of a linear-attention key head")
+n_r = _letter("n_r", "num_heads", "heads of a recurrent layer, each with its own state")
 K = _letter("K", "linear_conv_kernel_dim", "columns of the short causal convolution")
 C = _letter("C", "chunk_size", "tokens of a chunk in the chunked form of a recurrence")
 
@@ -67,6 +68,7 @@ BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values
     "linear_value_head_dim": LETTERS["d_v"],
     "qk_nope_head_dim": LETTERS["d_h"],
     "conv_L_cache": LETTERS["K"],
+    "qk_head_dim": LETTERS["d_k"],
 }
 """The same letters by field name: `BY_FIELD["batch"].symbol is B`."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from costmodel.architecture import Architecture
-from costmodel.blocks import FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mixer, MoE, Norm, ShortConv
+from costmodel.blocks import FAMILIES, GQA, MLA, MLP, MLSTM, FeedForward, GatedDeltaNet, Mixer, MoE, Norm, ShortConv
 from costmodel.layers import LayerGroup
 
 small = st.integers(1, 24)
@@ -48,6 +48,9 @@ def gated_deltanet(draw: st.DrawFn) -> GatedDeltaNet:
     )  # fmt: skip
 
 
+mlstm = st.builds(
+    MLSTM, num_heads=small, qk_head_dim=small, v_head_dim=small, chunk_size=st.integers(1, 9), use_bias=flags,
+)  # fmt: skip
 activations = st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "relu2"])
 mlp = st.builds(MLP, intermediate_size=small, gated=flags, activation=activations, bias=flags)
 
@@ -66,6 +69,7 @@ def moe(draw: st.DrawFn) -> MoE:
 
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "gqa": gqa(), "mla": mla, "gated_deltanet": gated_deltanet(), "mlp": mlp, "moe": moe(),
+    "mlstm": mlstm,
     "short_conv": st.builds(ShortConv, conv_L_cache=st.integers(1, 6), conv_bias=flags),
 }  # fmt: skip
 """A strategy for every family: a test checks that none is missing."""

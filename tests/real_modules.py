@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import costmodel as cm
@@ -17,7 +18,8 @@ import costmodel as cm
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when transformers is imported: these tests never ask the network
 
 PART = re.compile(
-    r"\w+\.(lm_head|model\.(vision_tower|multi_modal_projector)|(model|transformer)(\.language_model)?\.(layers|h)\.\d+)"
+    r"\w+\.(lm_head|model\.(vision_tower|multi_modal_projector)"
+    r"|(model|transformer|backbone)(\.language_model)?\.(layers|h|blocks)\.\d+)"
 )
 """Modules that make up a model without overlap: its layers, tower, projector and head."""
 STORED_AS_BUFFER = ("e_score_correction_bias", "expert_bias")
@@ -42,13 +44,14 @@ def trained(model: Any) -> dict[str, Any]:
     return {**dict(model.named_parameters()), **biases}
 
 
-def run(model: Any, ours: cm.Architecture, **inputs: Any) -> tuple[Counter[str], Any]:
+def run(model: Any, ours: cm.Architecture, past_key_values: Any = None, **inputs: Any) -> tuple[Counter[str], Any]:
     """FLOPs of one forward pass by layer group, tower and head; and its cache."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    name = "cache_params" if "cache_params" in signature(model.forward).parameters else "past_key_values"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        kept = model(use_cache=True, **inputs).past_key_values
+        kept = model(use_cache=True, **inputs, **{name: past_key_values})[name]
     flops: Counter[str] = Counter()
     for module, ops in counter.get_flop_counts().items():
         if PART.fullmatch(module):
@@ -58,7 +61,7 @@ def run(model: Any, ours: cm.Architecture, **inputs: Any) -> tuple[Counter[str],
 
 
 def _group_of(module: str, ours: cm.Architecture) -> str:
-    if layer := re.search(r"\.(?:layers|h)\.(\d+)", module):
+    if layer := re.search(r"\.(?:layers|h|blocks)\.(\d+)", module):
         return ours.layer_order[int(layer[1])]
     return "head" if module.endswith("lm_head") else "vision"
 
@@ -67,8 +70,9 @@ def measured(kept: Any, ours: cm.Architecture) -> tuple[Counter[str], Counter[st
     """Elements and bytes of every tensor in a cache, by layer group."""
     elements: Counter[str] = Counter()
     size: Counter[str] = Counter()
-    for group, layer in zip(ours.layer_order, kept.layers, strict=True):
-        for tensor in _tensors(vars(layer)):
+    layers = [vars(layer) for layer in kept.layers] if hasattr(kept, "layers") else kept.rnn_state.values()
+    for group, layer in zip(ours.layer_order, layers, strict=True):
+        for tensor in _tensors(layer):
             elements[group] += tensor.numel()
             size[group] += tensor.nbytes
     return elements, size
@@ -140,6 +144,17 @@ def deltanet_counted(mixer: cm.GatedDeltaNet, new: int, context: int, ours: Call
     return convolved + seen - ours("delta_rule", new, context)
 
 
+def mlstm_counted(mixer: cm.MLSTM, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """The rest of a prompt after its last whole chunk goes step by step.
+
+    The normaliser is written, and the scores are summed for it, without a matrix product: the counter does not see that.
+    """
+    keys, values, chunk = mixer.qk_head_dim, mixer.v_head_dim, mixer.chunk_size
+    chunked = new - new % chunk if new > 1 else 0
+    seen = new * (4 * keys * values + 2 * keys) + chunked * 2 * chunk * (keys + values)
+    return mixer.num_heads * seen - ours("memory", new, context)
+
+
 def short_conv_counted(mixer: cm.ShortConv, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
     """The convolution gives more columns than its inputs have."""
     return ours("conv", 1, 1) * convolved_columns(mixer.conv_L_cache, new, context)
@@ -154,6 +169,7 @@ def _channels(mixer: cm.GatedDeltaNet) -> int:
 OTHERWISE: dict[str, Otherwise] = {
     "gqa": Otherwise(window_kept, window_counted),
     "gated_deltanet": Otherwise(lambda mixer, context: _channels(mixer), deltanet_counted),
+    "mlstm": Otherwise(counted=mlstm_counted),
     "short_conv": Otherwise(columns=lambda mixer: 1, counted=short_conv_counted),
 }
 """By the kind of mixer. Families without an entry are implemented as we count."""

@@ -40,6 +40,7 @@ FAMILIES = (
     "gated_deltanet",
     "gated-deltanet",
     "short_conv",
+    "mlstm",
     "mlp",
     "moe",
 )

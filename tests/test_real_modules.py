@@ -69,8 +69,8 @@ def group(name: str, count: int, mixer: Any, feed_forward: Any) -> cm.LayerGroup
 
 def architecture(*layers: cm.LayerGroup, tied: bool = False, **changes: Any) -> cm.Architecture:
     return cm.Architecture(
-        name="small", title="Small", maker="nobody", source="this test", hidden_size=WIDTH, vocab_size=VOCAB,
-        tie_word_embeddings=tied, layers=layers, **changes,
+        name="small", title="Small", maker="nobody", source="this test", tie_word_embeddings=tied, layers=layers,
+        **{"hidden_size": WIDTH, "vocab_size": VOCAB, **changes},
     )  # fmt: skip
 
 
@@ -85,6 +85,10 @@ LFM2 = {
     "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"],
 }  # fmt: skip
 LFM2_ORDER: dict[str, Any] = {"tied": True, "pattern": ("conv", "attention", "conv", "conv", "attention")}
+XLSTM = {
+    **NO_ENDS, "hidden_size": 128, "vocab_size": VOCAB, "num_hidden_layers": 3, "num_heads": 4, "ffn_round_up_to_multiple_of": 32,
+}  # fmt: skip
+MEMORY = cm.MLSTM(num_heads=4, qk_head_dim=16, v_head_dim=32)
 SHORT_CONV, BIASED_CONV = cm.ShortConv(conv_L_cache=KERNEL), cm.ShortConv(conv_L_cache=KERNEL, conv_bias=True)
 GEMMA: dict[str, Any] = {"tied": True, "norm": cm.Norm(placement="sandwich"), "pattern": ("local", "global")}
 GEMMA_LAYERS = (
@@ -178,6 +182,22 @@ PAIRS = {
             group("attention-moe", 2, gqa(head_dim=8, qk_norm="head"), moe(score_correction_bias=True)),
             group("conv-moe", 2, BIASED_CONV, moe(score_correction_bias=True)),
             pattern=("conv-dense", "attention-moe", "conv-moe", "conv-moe", "attention-moe"), tied=True,
+        ),
+    ),
+    "xlstm": Pair(
+        "xLSTMForCausalLM",
+        XLSTM,
+        architecture(group("dense", 3, MEMORY, cm.MLP(intermediate_size=352)), hidden_size=128),
+    ),
+    "xlstm with biases": Pair(
+        "xLSTMForCausalLM",
+        {**XLSTM, "use_bias": True, "num_blocks": 3},
+        architecture(
+            cm.LayerGroup(
+                name="dense", count=3, mixer=MEMORY.model_copy(update={"use_bias": True}),
+                feed_forward=cm.MLP(intermediate_size=352, bias=True), norm=cm.Norm(bias=True),
+            ),
+            hidden_size=128,
         ),
     ),
     "gemma3 with images": Pair(

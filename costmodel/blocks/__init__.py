@@ -11,11 +11,12 @@ from costmodel.blocks.gated_deltanet import GatedDeltaNet
 from costmodel.blocks.gqa import GQA
 from costmodel.blocks.mla import MLA
 from costmodel.blocks.mlp import MLP
+from costmodel.blocks.mlstm import MLSTM
 from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
 from costmodel.blocks.short_conv import ShortConv
 
-AnyMixer = GQA | MLA | GatedDeltaNet | ShortConv
+AnyMixer = GQA | MLA | GatedDeltaNet | ShortConv | MLSTM
 AnyFeedForward = MLP | MoE
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
@@ -27,6 +28,6 @@ FAMILIES: dict[str, type[Block]] = {
 """Every family by its kind."""
 
 __all__ = [
-    "FAMILIES", "GQA", "MLA", "MLP", "AnyFeedForward", "AnyMixer", "Block", "FeedForward", "FeedForwardField", "GatedDeltaNet",
-    "Mixer", "MixerField", "MoE", "Norm", "ShortConv",
+    "FAMILIES", "GQA", "MLA", "MLP", "MLSTM", "AnyFeedForward", "AnyMixer", "Block", "FeedForward", "FeedForwardField",
+    "GatedDeltaNet", "Mixer", "MixerField", "MoE", "Norm", "ShortConv",
 ]  # fmt: skip

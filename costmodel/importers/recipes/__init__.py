@@ -6,10 +6,10 @@ which is not imported.
 
 from __future__ import annotations
 
-from costmodel.importers.recipes import dense, experts, hybrids
+from costmodel.importers.recipes import dense, experts, hybrids, recurrent
 from costmodel.importers.recipes.base import Nested, Recipe
 
-RECIPES: dict[str, Recipe | Nested] = dense.RECIPES | experts.RECIPES | hybrids.RECIPES
+RECIPES: dict[str, Recipe | Nested] = dense.RECIPES | experts.RECIPES | hybrids.RECIPES | recurrent.RECIPES
 """How each `model_type` is read."""
 
 __all__ = ["RECIPES", "Nested", "Recipe"]
