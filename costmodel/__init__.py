@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costmodel.architecture import Architecture, MultiTokenPrediction, Reference
-    from costmodel.blocks import GQA, MLA, MLP, MLSTM, GatedDeltaNet, MoE, Norm, ShortConv
+    from costmodel.blocks import GQA, MLA, MLP, MLSTM, RWKV7, GatedDeltaNet, MoE, Norm, RWKVChannelMix, ShortConv
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "architecture": ("Architecture", "MultiTokenPrediction", "Reference"),
-    "blocks": ("GQA", "MLA", "MLP", "MLSTM", "GatedDeltaNet", "MoE", "Norm", "ShortConv"),
+    "blocks": ("GQA", "MLA", "MLP", "MLSTM", "RWKV7", "GatedDeltaNet", "MoE", "Norm", "RWKVChannelMix", "ShortConv"),
     "catalog": ("accelerator", "accelerators", "load", "presets"),
     "comparison": ("compare", "diff"),
     "crossings": ("crossover", "largest"),
@@ -45,10 +45,38 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __version__ = "0.1.0"
 
 __all__ = [
-    "GQA", "MLA", "MLP", "MLSTM", "Accelerator", "Architecture", "Capacity", "CostModelError", "Formula", "GatedDeltaNet",
-    "LayerGroup", "MoE", "MultiTokenPrediction", "Norm", "Precision", "Reference", "ShortConv", "UnsupportedArchitecture",
-    "VisionTower", "accelerator", "accelerators", "capacity", "compare", "crossover", "diff", "family", "largest", "load",
-    "presets", "report",
+    "GQA",
+    "MLA",
+    "MLP",
+    "MLSTM",
+    "RWKV7",
+    "Accelerator",
+    "Architecture",
+    "Capacity",
+    "CostModelError",
+    "Formula",
+    "GatedDeltaNet",
+    "LayerGroup",
+    "MoE",
+    "MultiTokenPrediction",
+    "Norm",
+    "Precision",
+    "RWKVChannelMix",
+    "Reference",
+    "ShortConv",
+    "UnsupportedArchitecture",
+    "VisionTower",
+    "accelerator",
+    "accelerators",
+    "capacity",
+    "compare",
+    "crossover",
+    "diff",
+    "family",
+    "largest",
+    "load",
+    "presets",
+    "report",
 ]  # fmt: skip
 
 

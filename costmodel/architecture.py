@@ -89,6 +89,8 @@ class Architecture(Quantities, Checked):
     position_embeddings: Size | None = None
     """Rows of a learned position table, where there is one."""
     norm: Norm = Norm()
+    embedding_norm: Flag = False
+    """A norm of the same kind on what the token table gives, before the first layer."""
     layers: Annotated[tuple[LayerGroup, ...], Field(min_length=1, max_length=200)]
     pattern: tuple[Name, ...] = ()
     """Names of layer groups in the order of their layers, repeated to the depth; empty: group after group."""
@@ -220,6 +222,8 @@ class Architecture(Quantities, Checked):
             if self.position_embeddings:
                 table = gather("embed_positions", P, d_model, role="others", active=ONE)
                 yield Row("embedding", 1, "embedding", table, 1, binding | {P: Integer(self.position_embeddings)})
+            if self.embedding_norm:
+                yield Row("embedding", 1, "embedding", replace(self.norm.ops(Pass())[0], name="embedding_norm"), 1, binding)
 
     def _extras(self, options: Options, forward: Pass) -> Iterator[Row]:
         if self.vision:

@@ -174,7 +174,11 @@ def diff(
 @app.command()
 def derive(
     family: Annotated[
-        str, typer.Argument(help="A family: gqa, mha, mqa, sliding-window, mla, gated_deltanet, short_conv, mlstm, mlp, moe.")
+        str,
+        typer.Argument(
+            help="A family: gqa, mha, mqa, sliding-window, mla, gated_deltanet, short_conv, mlstm, rwkv7, "
+            "mlp, moe, rwkv_channel_mix."
+        ),
     ],
     preset: Annotated[str, typer.Option(help="The preset whose numbers are filled in; by default one that has the family.")] = "",
     context: ContextOption = "4096",

@@ -105,9 +105,9 @@ class LetteredParams(Params):
 def family(name: str, **features: Any) -> Family:
     """The formulas of one layer of a family, in letters.
 
-    `name` is a kind of block (`gqa`, `mla`, `gated_deltanet`, `short_conv`, `mlstm`, `mlp`, `moe`) or a special case of
-    one (`mha`, `mqa`, `sliding-window`). `features` turn options on as they stand in a preset: `sliding_window=True`,
-    `qk_norm="head"`.
+    `name` is a kind of block (`gqa`, `mla`, `gated_deltanet`, `short_conv`, `mlstm`, `rwkv7`, `mlp`, `moe`,
+    `rwkv_channel_mix`) or a special case of one (`mha`, `mqa`, `sliding-window`). `features` turn options on as they
+    stand in a preset: `sliding_window=True`, `qk_norm="head"`.
 
     Raises CostModelError for an unknown family or feature.
 
@@ -123,6 +123,7 @@ def family(name: str, **features: Any) -> Family:
         raise CostModelError(f"no family {shown(name)}; {did_you_mean(name, known)}")
     block = FAMILIES[kind]
     defaults = {"q_lora_rank": True} if "q_lora_rank" in block.model_fields else {}
+    defaults |= {"v_low_rank_dim": True} if "v_low_rank_dim" in block.model_fields else {}
     defaults |= {"num_shared_experts": True} if "num_shared_experts" in block.model_fields else {}
     return Family(plain, _symbolic(block, defaults | turned_on | features), binding, tuple(turned_on))
 

@@ -56,6 +56,10 @@ n_k = _letter("n_k", "linear_num_key_heads", "key heads of a linear-attention la
 n_v = _letter("n_v", "linear_num_value_heads", "value heads of a linear-attention layer")
 d_k = _letter("d_k", "linear_key_head_dim", "width of a linear-attention key head")
 n_r = _letter("n_r", "num_heads", "heads of a recurrent layer, each with its own state")
+r_w = _letter("r_w", "decay_low_rank_dim", "rank of what makes an RWKV layer's decay")
+r_a = _letter("r_a", "a_low_rank_dim", "rank of what makes an RWKV layer's learning rate")
+r_v = _letter("r_v", "v_low_rank_dim", "rank of what makes the share of the first layer's values")
+r_g = _letter("r_g", "gate_low_rank_dim", "rank of what makes an RWKV layer's output gate")
 K = _letter("K", "linear_conv_kernel_dim", "columns of the short causal convolution")
 C = _letter("C", "chunk_size", "tokens of a chunk in the chunked form of a recurrence")
 

@@ -27,10 +27,17 @@ STORED_AS_BUFFER = ("e_score_correction_bias", "expert_bias")
 
 
 def build(class_name: str, config: dict[str, Any]) -> Any:
-    """The model in bf16. Attention and experts run as plain matrix products, k experts a token, all of which the counter sees."""
+    """The model in bf16. Attention and experts run as plain matrix products, k experts a token, all of which the counter sees.
+
+    RWKV-7 has no class there: it is built from the paper's equations.
+    """
     import torch
     import transformers
 
+    if class_name == "RWKV7ForCausalLM":
+        from .goose import RWKV7ForCausalLM
+
+        return RWKV7ForCausalLM(config).to(torch.bfloat16).eval()
     chosen = getattr(transformers, class_name).config_class.from_dict(dict(config))
     how = {"attn_implementation": "eager", "experts_implementation": "batched_mm", "dtype": torch.bfloat16}
     model = transformers.AutoModelForCausalLM.from_config(chosen, **how).eval()

@@ -41,8 +41,10 @@ FAMILIES = (
     "gated-deltanet",
     "short_conv",
     "mlstm",
+    "rwkv7",
     "mlp",
     "moe",
+    "rwkv_channel_mix",
 )
 Run = tuple[int, str, str]
 

@@ -85,6 +85,19 @@ LFM2 = {
     "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"],
 }  # fmt: skip
 LFM2_ORDER: dict[str, Any] = {"tied": True, "pattern": ("conv", "attention", "conv", "conv", "attention")}
+RWKV_RANKS = {"decay_low_rank_dim": 5, "a_low_rank_dim": 6, "gate_low_rank_dim": 9}
+RWKV = {
+    **RWKV_RANKS, "hidden_size": 44, "vocab_size": VOCAB, "num_hidden_layers": 3, "head_dim": 11, "v_low_rank_dim": 7,
+    "intermediate_size": 88,
+}  # fmt: skip
+
+
+def rwkv(width: int) -> tuple[cm.LayerGroup, ...]:
+    block, feed_forward = cm.RWKV7(num_heads=4, head_dim=11, **RWKV_RANKS), cm.RWKVChannelMix(intermediate_size=width)
+    rest = block.model_copy(update={"v_low_rank_dim": 7})
+    return group("first", 1, block, feed_forward), group("rest", 2, rest, feed_forward)
+
+
 XLSTM = {
     **NO_ENDS, "hidden_size": 128, "vocab_size": VOCAB, "num_hidden_layers": 3, "num_heads": 4, "ffn_round_up_to_multiple_of": 32,
 }  # fmt: skip
@@ -199,6 +212,16 @@ PAIRS = {
             ),
             hidden_size=128,
         ),
+    ),
+    "rwkv7": Pair(
+        "RWKV7ForCausalLM",
+        {**RWKV, "norm_first": False},
+        architecture(*rwkv(88), hidden_size=44, norm=cm.Norm(kind="layernorm", bias=True)),
+    ),
+    "rwkv7 without biases of norms": Pair(
+        "RWKV7ForCausalLM",
+        {**RWKV, "intermediate_size": None, "hidden_ratio": 3, "norm_bias": False, "tie_word_embeddings": True},
+        architecture(*rwkv(160), hidden_size=44, norm=cm.Norm(kind="layernorm"), embedding_norm=True, tied=True),
     ),
     "gemma3 with images": Pair(
         "Gemma3ForConditionalGeneration",

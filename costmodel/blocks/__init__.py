@@ -14,10 +14,11 @@ from costmodel.blocks.mlp import MLP
 from costmodel.blocks.mlstm import MLSTM
 from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
+from costmodel.blocks.rwkv7 import RWKV7, RWKVChannelMix
 from costmodel.blocks.short_conv import ShortConv
 
-AnyMixer = GQA | MLA | GatedDeltaNet | ShortConv | MLSTM
-AnyFeedForward = MLP | MoE
+AnyMixer = GQA | MLA | GatedDeltaNet | ShortConv | MLSTM | RWKV7
+AnyFeedForward = MLP | MoE | RWKVChannelMix
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
 FeedForwardField = Annotated[AnyFeedForward, Field(discriminator="kind")]
@@ -28,6 +29,6 @@ FAMILIES: dict[str, type[Block]] = {
 """Every family by its kind."""
 
 __all__ = [
-    "FAMILIES", "GQA", "MLA", "MLP", "MLSTM", "AnyFeedForward", "AnyMixer", "Block", "FeedForward", "FeedForwardField",
-    "GatedDeltaNet", "Mixer", "MixerField", "MoE", "Norm", "ShortConv",
+    "FAMILIES", "GQA", "MLA", "MLP", "MLSTM", "RWKV7", "AnyFeedForward", "AnyMixer", "Block", "FeedForward",
+    "FeedForwardField", "GatedDeltaNet", "Mixer", "MixerField", "MoE", "Norm", "RWKVChannelMix", "ShortConv",
 ]  # fmt: skip

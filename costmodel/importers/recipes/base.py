@@ -192,6 +192,7 @@ class Recipe:
     experts: Block = field(default_factory=dict)
     groups: Mapping[str, Block] = field(default_factory=dict)
     norm: Block = field(default_factory=dict)
+    embedding_norm: Source | None = None
     positions: Source | None = None
     mtp: Source | int = 0
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from costmodel.importers.fields import Fields, Source, flag, size
-from costmodel.importers.recipes.base import UNTIED, Block, Kinds, Nested, Recipe, mlp
+from costmodel.importers.recipes.base import UNTIED, Block, Kinds, Nested, Recipe, mlp, rounded_up
 
 
 def everywhere(kind: str) -> Kinds:
@@ -61,6 +61,46 @@ XLSTM_IDLE = {
     "max_inference_chunksize": "how it is run", "inference_state_dtype": "the format of a step; states are kept in the model's",
 }  # fmt: skip
 
+# RWKV-7, as in flash-linear-attention
+
+
+def first_apart(fields: Fields, depth: int) -> list[str]:
+    """The first layer, whose values the others share, and the rest."""
+    return ["first", *["rest"] * (depth - 1)]
+
+
+def rwkv_heads(fields: Fields) -> int:
+    """Heads of `head_dim` that make up the model's width."""
+    width, head = fields.size("hidden_size"), fields.size("head_dim")
+    if width % head:
+        fields.wrong("head_dim", head, f"a divisor of the width {width:,}")
+    return width // head
+
+
+def channel_mix(fields: Fields) -> int:
+    """`intermediate_size`, or `hidden_ratio` times the model's width, rounded up to 32."""
+    stated = fields.optional("intermediate_size")
+    return stated or rounded_up(int(fields.size("hidden_size") * fields.factor("hidden_ratio")), 32)
+
+
+RWKV7_BLOCK: Block = {
+    "kind": "rwkv7", "num_heads": rwkv_heads,
+    **{name: size(name) for name in ("head_dim", "decay_low_rank_dim", "a_low_rank_dim", "gate_low_rank_dim")},
+}  # fmt: skip
+RWKV7: dict[str, Any] = {
+    "head_dim": 64, "hidden_ratio": 4, "intermediate_size": None, "hidden_act": "sqrelu", "norm_bias": True, "norm_first": True,
+    "max_position_embeddings": None,
+}  # fmt: skip
+RWKV7_ONLY: dict[str, Any] = {
+    "attn": (None,), "hidden_act": ("sqrelu",), "value_dim": lambda fields: (None, fields.size("hidden_size")),
+    "num_heads": lambda fields: (None, rwkv_heads(fields)),
+}  # fmt: skip
+RWKV7_IDLE = {
+    "hidden_ratio": "intermediate_size says it",
+    "v_low_rank_dim": "the only layer has values of its own",
+    **dict.fromkeys(("attn_mode", "fuse_norm", "fuse_cross_entropy", "fuse_linear_cross_entropy", "use_l2warp"), "how it is run"),
+}
+
 RECIPES: dict[str, Recipe | Nested] = {
     "xlstm": Recipe(
         "xLSTMForCausalLM", mixers=everywhere("mlstm"), others={"mlstm": XLSTM_BLOCK},
@@ -68,5 +108,11 @@ RECIPES: dict[str, Recipe | Nested] = {
         defaults=UNTIED | XLSTM, aliases={"embedding_dim": "hidden_size", "num_blocks": "num_hidden_layers"},
         only={"weight_mode": ("single", "fused"), "add_out_norm": (True,), "tie_word_embeddings": (False,)}, idle=XLSTM_IDLE,
         notes=("the soft cap of logits is not counted",),
+    ),
+    "rwkv7": Recipe(
+        "RWKV7ForCausalLM", mixers=first_apart, embedding_norm=flag("norm_first"),
+        others={"first": RWKV7_BLOCK, "rest": {**RWKV7_BLOCK, "v_low_rank_dim": size("v_low_rank_dim")}},
+        dense={"kind": "rwkv_channel_mix", "intermediate_size": channel_mix}, norm={"kind": "layernorm", "bias": flag("norm_bias")},
+        defaults=UNTIED | RWKV7, only=RWKV7_ONLY, idle=RWKV7_IDLE,
     ),
 }  # fmt: skip
