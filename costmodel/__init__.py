@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costmodel.architecture import Architecture, MultiTokenPrediction, Reference
-    from costmodel.blocks import GQA, MLA, MLP, GatedDeltaNet, Mamba, Mamba2, MoE, Norm
+    from costmodel.blocks import GQA, MLA, MLP, MLSTM, RWKV7, GatedDeltaNet, Mamba, Mamba2, MoE, Norm, RWKVChannelMix, ShortConv
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
@@ -27,7 +27,20 @@ if TYPE_CHECKING:
 
 _HOME = {
     "architecture": ("Architecture", "MultiTokenPrediction", "Reference"),
-    "blocks": ("GQA", "MLA", "MLP", "GatedDeltaNet", "Mamba", "Mamba2", "MoE", "Norm"),
+    "blocks": (
+        "GQA",
+        "GatedDeltaNet",
+        "MLA",
+        "MLP",
+        "MLSTM",
+        "Mamba",
+        "Mamba2",
+        "MoE",
+        "Norm",
+        "RWKV7",
+        "RWKVChannelMix",
+        "ShortConv",
+    ),
     "catalog": ("accelerator", "accelerators", "load", "presets"),
     "comparison": ("compare", "diff"),
     "crossings": ("crossover", "largest"),
@@ -50,6 +63,8 @@ __all__ = [
     "GQA",
     "MLA",
     "MLP",
+    "MLSTM",
+    "RWKV7",
     "Accelerator",
     "Architecture",
     "Capacity",
@@ -64,8 +79,10 @@ __all__ = [
     "MultiTokenPrediction",
     "Norm",
     "Precision",
+    "RWKVChannelMix",
     "Recursion",
     "Reference",
+    "ShortConv",
     "UnsupportedArchitecture",
     "VisionTower",
     "accelerator",

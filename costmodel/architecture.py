@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import Field, model_validator
 from sympy import Expr, Integer, Symbol
 
-from costmodel.blocks import Norm
+from costmodel.blocks import Block, Norm
 from costmodel.blocks.base import Flag, Size
 from costmodel.cost import ONE, Cost, Kept, Weight
 from costmodel.errors import CostModelError, did_you_mean, shown
@@ -99,6 +99,8 @@ class Architecture(Quantities, Checked):
     position_embeddings: Size | None = None
     """Rows of a learned position table, where there is one."""
     norm: Norm = Norm()
+    embedding_norm: Flag = False
+    """A norm of the same kind on what the token table gives, before the first layer."""
     layers: Annotated[tuple[LayerGroup, ...], Field(min_length=1, max_length=200)]
     pattern: tuple[Name, ...] = ()
     """Names of layer groups in the order of their layers, repeated to the depth; empty: group after group."""
@@ -289,6 +291,8 @@ class Architecture(Quantities, Checked):
             if self.position_embeddings:
                 table = gather("embed_positions", P, d_model, role="others", active=ONE)
                 yield Row("embedding", 1, "embedding", table, 1, binding | {P: Integer(self.position_embeddings)})
+            if self.embedding_norm:
+                yield Row("embedding", 1, "embedding", replace(self.norm.ops(Pass())[0], name="embedding_norm"), 1, binding)
 
     def _extras(self, options: Options, forward: Pass) -> Iterator[Row]:
         if self.vision:
@@ -426,9 +430,12 @@ class Architecture(Quantities, Checked):
             return int(sum(evaluate(size.xreplace(binding), {}) for size in sizes))
 
         blocks = [block for group in self.layers for block in group.blocks] if view.hybrid_pages else []
-        tokens = [one_rank(tuple(kept for kept in block.kept() if kept.per_token), block.binding()) for block in blocks]
-        slots = [one_rank(tuple(kept for kept in block.kept() if not kept.per_token), block.binding()) for block in blocks]
+        tokens = [one_rank(tuple(kept for kept in block.kept() if kept.per_token), self._letters(block)) for block in blocks]
+        slots = [one_rank(tuple(kept for kept in block.kept() if not kept.per_token), self._letters(block)) for block in blocks]
         return max(tokens, default=0), max(slots, default=0)
+
+    def _letters(self, block: Block) -> dict[Symbol, Expr]:
+        return {d_model: Integer(self.hidden_size)} | block.binding()
 
     def _padding(self, view: View, precision: Precision) -> tuple[Term, ...]:
         """What a slot of state wastes when it takes whole pages of attention."""
@@ -441,5 +448,5 @@ class Architecture(Quantities, Checked):
             states = tuple(kept for kept in block.kept() if not kept.per_token)
             if states:
                 waste = B * page - Cost(kept=states).cache_bytes(precision, view)
-                terms.append(Term((group.name, block.kind, "page_padding"), group.count, waste, waste, block.binding()))
+                terms.append(Term((group.name, block.kind, "page_padding"), group.count, waste, waste, self._letters(block)))
         return tuple(terms)

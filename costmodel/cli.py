@@ -176,7 +176,7 @@ def derive(
     family: Annotated[
         str,
         typer.Argument(
-            help="A family: gqa, mha, mqa, sliding-window, mla, dsa, gated_deltanet, token_mixing, mamba, mamba2, mlp, moe."
+            help="A family: gqa, mha, mqa, sliding-window, mla, dsa, gated_deltanet, token_mixing, mamba, mamba2, short_conv, mlstm, rwkv7, mlp, moe, rwkv_channel_mix."
         ),
     ],
     preset: Annotated[str, typer.Option(help="The preset whose numbers are filled in; by default one that has the family.")] = "",

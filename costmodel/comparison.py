@@ -204,7 +204,9 @@ def _changes(stage: _Stage, goal: _Stage) -> Iterator[tuple[str, _Stage]]:
         if wanted != [getattr(layer, part) for layer in stage.layers]:
             stage = stage.with_part(part, wanted)
             yield f"{part} of each layer", stage
-    yield from _end_changes(stage, goal, ("norm", "vocab_size", "tie_word_embeddings", "position_embeddings", "vision"))
+    yield from _end_changes(
+        stage, goal, ("norm", "embedding_norm", "vocab_size", "tie_word_embeddings", "position_embeddings", "vision")
+    )
 
 
 def _end_changes(stage: _Stage, goal: _Stage, names: tuple[str, ...]) -> Iterator[tuple[str, _Stage]]:

@@ -96,7 +96,7 @@ def _features(block: Block, lettered: Family) -> dict[str, Any]:
         name: True if name in letters else value
         for name, value in block.model_dump().items()
         if name != "kind" and not type(block).model_fields[name].is_required() and value not in (None, 0, False)
-    } | {name: None for name in ("q_lora_rank",) if name in letters and getattr(block, name, 0) is None}
+    } | {name: None for name in ("q_lora_rank", "v_low_rank_dim") if name in letters and getattr(block, name, 0) is None}
 
 
 def _example(lettered: Family) -> Architecture:

@@ -124,6 +124,7 @@ def family(name: str, **features: Any) -> Family:
         raise CostModelError(f"no family {shown(name)}; {did_you_mean(name, known)}")
     block = FAMILIES[kind]
     defaults = {"q_lora_rank": True} if "q_lora_rank" in block.model_fields else {}
+    defaults |= {"v_low_rank_dim": True} if "v_low_rank_dim" in block.model_fields else {}
     defaults |= {"num_shared_experts": True} if "num_shared_experts" in block.model_fields else {}
     return Family(plain, _symbolic(block, defaults | turned_on | features), binding, tuple(turned_on))
 

@@ -107,14 +107,16 @@ def gather(name: str, rows: Expr, width: Expr, *, role: str = "embeddings", acti
 
 
 def vector(
-    name: str, elements: Expr, operations: int, *, moved: Expr | None = None, weights: tuple[Weight, ...] = (), algorithm: str = ""
-) -> Op:
+    name: str, elements: Expr, operations: int, *, moved: Expr | None = None, weights: tuple[Weight, ...] = (),
+    kept: tuple[Kept, ...] = (), algorithm: str = "",
+) -> Op:  # fmt: skip
     """An element-wise or row-wise op: `operations` on each element, out of the FLOP headline.
 
     `moved` elements are read and written (default: each element in and out). An exponential counts as one
-    operation; the count is a convention, the bytes are what such an op costs.
+    operation; the count is a convention, the bytes are what such an op costs. `kept` is what it looks back on.
     """
-    cost = Cost(vector_flops=operations * elements, activations=TWO * elements if moved is None else moved, weights=weights)
+    activations = TWO * elements if moved is None else moved
+    cost = Cost(vector_flops=operations * elements, activations=activations, weights=weights, kept=kept)
     return Op(name, "vector", cost, algorithm)
 
 

@@ -21,6 +21,7 @@ LETTERS: dict[str, Letter] = {}
 
 
 def _letter(name: str, field: str, meaning: str, default: int | None = None) -> Symbol:
+    assert name not in LETTERS, f"letter {name} is taken"
     symbol = Symbol(name, integer=True, positive=True)
     LETTERS[name] = Letter(symbol, field, meaning, default)
     return symbol
@@ -50,7 +51,7 @@ d_cq = _letter("d_c'", "q_lora_rank", "width of the query latent")
 d_hR = _letter("d_h^R", "qk_rope_head_dim", "width of the rope key that all heads share")
 
 n_p = _letter("n_p", "positions", "places of a grid of fixed size")
-d_t = _letter("d_t", "token_intermediate_size", "width of a layer that mixes tokens")
+d_p = _letter("d_p", "token_intermediate_size", "width of a layer that mixes tokens")
 
 n_I = _letter("n_I", "index_n_heads", "query heads of the indexer of sparse attention")
 d_I = _letter("d_I", "index_head_dim", "width of an index query or index key")
@@ -72,6 +73,11 @@ d_N = _letter("d_N", "ssm_state_size", "elements of state that a state space kee
 d_inner = _letter("d_inner", "d_inner", "channels of a Mamba layer")
 d_t = _letter("d_t", "time_step_rank", "width of the latent that a Mamba layer makes its step from")
 n_g = _letter("n_g", "n_groups", "groups of Mamba-2 heads that share what writes and reads their states")
+n_r = _letter("n_r", "num_heads", "heads of a recurrent layer, each with its own state")
+r_w = _letter("r_w", "decay_low_rank_dim", "rank of what makes an RWKV layer's decay")
+r_a = _letter("r_a", "a_low_rank_dim", "rank of what makes an RWKV layer's learning rate")
+r_v = _letter("r_v", "v_low_rank_dim", "rank of what makes the share of the first layer's values")
+r_g = _letter("r_g", "gate_low_rank_dim", "rank of what makes an RWKV layer's output gate")
 K = _letter("K", "linear_conv_kernel_dim", "columns of the short causal convolution")
 C = _letter("C", "chunk_size", "tokens of a chunk in the chunked form of a recurrence")
 
@@ -84,6 +90,8 @@ BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values
     "linear_value_head_dim": LETTERS["d_v"],
     "qk_nope_head_dim": LETTERS["d_h"],
     "conv_kernel": LETTERS["K"],
+    "conv_L_cache": LETTERS["K"],
+    "qk_head_dim": LETTERS["d_k"],
 }
 """The same letters by field name: `BY_FIELD["batch"].symbol is B`."""
 

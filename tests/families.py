@@ -8,7 +8,25 @@ from typing import Any
 from hypothesis import strategies as st
 
 from costmodel.architecture import Architecture
-from costmodel.blocks import DSA, FAMILIES, GQA, MLA, MLP, FeedForward, GatedDeltaNet, Mamba, Mamba2, Mixer, MoE, Norm, TokenMixing
+from costmodel.blocks import (
+    DSA,
+    FAMILIES,
+    GQA,
+    MLA,
+    MLP,
+    MLSTM,
+    RWKV7,
+    FeedForward,
+    GatedDeltaNet,
+    Mamba,
+    Mamba2,
+    Mixer,
+    MoE,
+    Norm,
+    RWKVChannelMix,
+    ShortConv,
+    TokenMixing,
+)
 from costmodel.layers import LayerGroup
 
 small = st.integers(1, 24)
@@ -79,6 +97,13 @@ def mamba2(draw: st.DrawFn) -> Mamba2:
     )  # fmt: skip
 
 
+mlstm = st.builds(
+    MLSTM, num_heads=small, qk_head_dim=small, v_head_dim=small, chunk_size=st.integers(1, 9), use_bias=flags,
+)  # fmt: skip
+rwkv7 = st.builds(
+    RWKV7, num_heads=small, head_dim=small, decay_low_rank_dim=small, a_low_rank_dim=small, gate_low_rank_dim=small,
+    v_low_rank_dim=st.none() | small, chunk_size=st.integers(1, 9),
+)  # fmt: skip
 activations = st.sampled_from(["silu", "gelu", "gelu_tanh", "relu", "relu2"])
 mlp = st.builds(MLP, intermediate_size=small, gated=flags, activation=activations, bias=flags)
 
@@ -105,6 +130,10 @@ BLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "moe": moe(),
     "mamba": mamba,
     "mamba2": mamba2(),
+    "mlstm": mlstm,
+    "rwkv7": rwkv7,
+    "rwkv_channel_mix": st.builds(RWKVChannelMix, intermediate_size=small),
+    "short_conv": st.builds(ShortConv, conv_L_cache=st.integers(1, 6), conv_bias=flags),
 }  # fmt: skip
 """A strategy for every family: a test checks that none is missing."""
 
@@ -138,5 +167,5 @@ def architectures(draw: st.DrawFn, kind: str) -> Architecture:
         groups.append(LayerGroup(name="second", count=draw(st.integers(1, 4)), mixer=draw(gqa()), feed_forward=draw(moe())))
     return model(
         *groups, hidden_size=draw(small), vocab_size=draw(small), tie_word_embeddings=draw(flags), norm=draw(norms),
-        position_embeddings=draw(st.none() | small),
+        embedding_norm=draw(flags), position_embeddings=draw(st.none() | small),
     )  # fmt: skip

@@ -18,7 +18,8 @@ import costmodel as cm
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when transformers is imported: these tests never ask the network
 
 PART = re.compile(
-    r"\w+\.(lm_head|model\.(vision_tower|multi_modal_projector)|(model|transformer|backbone)(\.language_model)?\.(layers|h)\.\d+)"
+    r"\w+\.(lm_head|model\.(vision_tower|multi_modal_projector)"
+    r"|(model|transformer|backbone)(\.language_model)?\.(layers|h|blocks)\.\d+)"
 )
 """Modules that make up a model without overlap: its layers, tower, projector and head."""
 STORED_AS_BUFFER = ("e_score_correction_bias", "expert_bias")
@@ -55,13 +56,20 @@ A mask has no parameters, and the counter sees all pairs whether causal or not.
 
 
 def build(class_name: str, config: dict[str, Any]) -> Any:
-    """The model in bf16. Attention and experts run as plain matrix products, k experts a token, all of which the counter sees."""
+    """The model in bf16. Attention and experts run as plain matrix products, k experts a token, all of which the counter sees.
+
+    RWKV-7 has no class there: it is built from the paper's equations.
+    """
     import torch
     import transformers
 
     if class_name in STAND_INS:
         class_name, config = STAND_INS[class_name](config)
         config = {name: value for name, value in config.items() if name not in ("architectures", "model_type")}
+    if class_name == "RWKV7ForCausalLM":
+        from .goose import RWKV7ForCausalLM
+
+        return RWKV7ForCausalLM(config).to(torch.bfloat16).eval()
     chosen = getattr(transformers, class_name).config_class.from_dict(dict(config))
     how = {"attn_implementation": "eager", "experts_implementation": "batched_mm", "dtype": torch.bfloat16}
     model = transformers.AutoModelForCausalLM.from_config(chosen, **how).eval()
@@ -75,15 +83,14 @@ def trained(model: Any) -> dict[str, Any]:
     return {**dict(model.named_parameters()), **biases}
 
 
-def run(model: Any, ours: cm.Architecture, **inputs: Any) -> tuple[Counter[str], Any]:
+def run(model: Any, ours: cm.Architecture, past_key_values: Any = None, **inputs: Any) -> tuple[Counter[str], Any]:
     """FLOPs of one forward pass by layer group, tower and head; and its cache."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    cache = "cache_params" if "cache_params" in signature(model.forward).parameters else "past_key_values"
-    inputs[cache] = inputs.pop("past_key_values", None)
+    name = "cache_params" if "cache_params" in signature(model.forward).parameters else "past_key_values"
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        kept = getattr(model(use_cache=True, **inputs), cache)
+        kept = model(use_cache=True, **inputs, **{name: past_key_values})[name]
     flops: Counter[str] = Counter()
     for module, ops in counter.get_flop_counts().items():
         if PART.fullmatch(module):
@@ -93,7 +100,7 @@ def run(model: Any, ours: cm.Architecture, **inputs: Any) -> tuple[Counter[str],
 
 
 def _group_of(module: str, ours: cm.Architecture) -> str:
-    if layer := re.search(r"\.(?:layers|h)\.(\d+)", module):
+    if layer := re.search(r"\.(?:layers|h|blocks)\.(\d+)", module):
         return ours.layer_order[int(layer[1])]
     return "head" if module.endswith("lm_head") else "vision"
 
@@ -102,8 +109,9 @@ def measured(kept: Any, ours: cm.Architecture) -> tuple[Counter[str], Counter[st
     """Elements and bytes of every tensor in a cache, by layer group."""
     elements: Counter[str] = Counter()
     size: Counter[str] = Counter()
-    for group, layer in zip(ours.layer_order, kept.layers, strict=True):
-        for tensor in _tensors(vars(layer)):
+    layers = [vars(layer) for layer in kept.layers] if hasattr(kept, "layers") else kept.rnn_state.values()
+    for group, layer in zip(ours.layer_order, layers, strict=True):
+        for tensor in _tensors(layer):
             elements[group] += tensor.numel()
             size[group] += tensor.nbytes
     return elements, size
@@ -125,12 +133,14 @@ def _tensors(held: Any) -> Iterator[Any]:
 class Otherwise:
     """What the reference implementation does otherwise than we count, for the mixers of a family.
 
-    `kept(mixer, context)`: elements one layer keeps of a sequence beside ours. `counted(mixer, new, context, ours)`: FLOPs of one
+    `kept(mixer, context)`: elements one layer keeps of a sequence beside ours, and `columns(mixer)` columns of the residual
+    stream's width. `counted(mixer, new, context, ours)`: FLOPs of one
     layer and sequence that the counter sees beside ours with `attention="full"`; `ours(op, new, context)` are ours of an op.
     """
 
     kept: Callable[[Any, int], int] = lambda mixer, context: 0
     counted: Callable[[Any, int, int, Callable[[str, int, int], int]], int] = lambda mixer, new, context, ours: 0
+    columns: Callable[[Any], int] = lambda mixer: 0
 
 
 def window_kept(mixer: cm.GQA, context: int) -> int:
@@ -173,6 +183,22 @@ def deltanet_counted(mixer: cm.GatedDeltaNet, new: int, context: int, ours: Call
     return convolved + seen - ours("delta_rule", new, context)
 
 
+def mlstm_counted(mixer: cm.MLSTM, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """The rest of a prompt after its last whole chunk goes step by step.
+
+    The normaliser is written, and the scores are summed for it, without a matrix product: the counter does not see that.
+    """
+    keys, values, chunk = mixer.qk_head_dim, mixer.v_head_dim, mixer.chunk_size
+    chunked = new - new % chunk if new > 1 else 0
+    seen = new * (4 * keys * values + 2 * keys) + chunked * 2 * chunk * (keys + values)
+    return mixer.num_heads * seen - ours("memory", new, context)
+
+
+def short_conv_counted(mixer: cm.ShortConv, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """The convolution gives more columns than its inputs have."""
+    return ours("conv", 1, 1) * convolved_columns(mixer.conv_L_cache, new, context)
+
+
 def _channels(mixer: cm.GatedDeltaNet) -> int:
     """Channels of the convolution: queries, keys and values. It keeps K columns of them, ours K - 1."""
     keys = mixer.linear_num_key_heads * mixer.linear_key_head_dim
@@ -212,14 +238,19 @@ OTHERWISE: dict[str, Otherwise] = {
     "gated_deltanet": Otherwise(lambda mixer, context: _channels(mixer), deltanet_counted),
     "mamba": Otherwise(lambda mixer, context: mixer.d_inner, mamba_counted),
     "mamba2": Otherwise(lambda mixer, context: _mamba2_channels(mixer), mamba2_counted),
+    "mlstm": Otherwise(counted=mlstm_counted),
+    "short_conv": Otherwise(columns=lambda mixer: 1, counted=short_conv_counted),
 }
 """By the kind of mixer. Families without an entry are implemented as we count."""
 
 
-def kept_otherwise(group: cm.LayerGroup, batch: int, context: int) -> int:
+def kept_otherwise(ours: cm.Architecture, group: cm.LayerGroup, batch: int, context: int) -> int:
     """Elements a group's layers keep beside ours."""
     mixer = group.mixer
-    return 0 if mixer is None else group.count * batch * OTHERWISE.get(mixer.kind, Otherwise()).kept(mixer, context)
+    if mixer is None:
+        return 0
+    otherwise = OTHERWISE.get(mixer.kind, Otherwise())
+    return group.count * batch * (otherwise.kept(mixer, context) + otherwise.columns(mixer) * ours.hidden_size)
 
 
 def counted_otherwise(ours: cm.Architecture, group: cm.LayerGroup, batch: int, new: int, context: int) -> int:
@@ -244,7 +275,7 @@ def expected_cache(ours: cm.Architecture, batch: int, context: int, *, in_bytes:
     parts = ours.cache_bytes.having(precision=precision).parts
     each = 2 if in_bytes else 1  # bytes of what is kept otherwise: all of it is in the model's format
     return {
-        group.name: parts[group.name](batch=batch, context=context) + each * kept_otherwise(group, batch, context)
+        group.name: parts[group.name](batch=batch, context=context) + each * kept_otherwise(ours, group, batch, context)
         for group in ours.layers
         if group.mixer is not None
     }

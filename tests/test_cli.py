@@ -31,9 +31,23 @@ COMMANDS: dict[str, list[str]] = {
     "import": ["import", str(Path(__file__).parent / "configs" / "deepseek-v3.json")],
 }
 FAMILIES = (
-    "gqa", "mha", "mqa", "sliding-window", "sliding_window", "MLA", "gated_deltanet", "gated-deltanet", "mamba", "mamba2", "mlp",
+    "gqa",
+    "mha",
+    "mqa",
+    "sliding-window",
+    "sliding_window",
+    "MLA",
+    "gated_deltanet",
+    "gated-deltanet",
+    "mamba",
+    "mamba2",
+    "mlp",
     "moe",
-)  # fmt: skip
+    "short_conv",
+    "mlstm",
+    "rwkv7",
+    "rwkv_channel_mix",
+)
 Run = tuple[int, str, str]
 
 

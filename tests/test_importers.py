@@ -36,6 +36,12 @@ ROUTED = DENSE | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermed
 LATENT = ROUTED | {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
                    "v_head_dim": 20}  # fmt: skip
 PICKING = LATENT | {"index_n_heads": 3, "index_head_dim": 10, "index_topk": 5}
+LFM2 = DENSE | {"layer_types": ["conv", "full_attention", "conv"] * 2, "pad_token_id": 0}
+RWKV = {
+    "vocab_size": 100, "hidden_size": 128, "num_hidden_layers": 3, "decay_low_rank_dim": 8, "a_low_rank_dim": 9,
+    "gate_low_rank_dim": 10, "v_low_rank_dim": 11,
+}  # fmt: skip
+XLSTM = {"vocab_size": 100, "hidden_size": 128, "num_hidden_layers": 2, "num_heads": 4, "pad_token_id": 0}
 NEXT = EXPERTS | {"shared_expert_intermediate_size": 48, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
                   "linear_key_head_dim": 8, "linear_value_head_dim": 16, "linear_conv_kernel_dim": 4, "head_dim": 16}  # fmt: skip
 LLADA = {"d_model": 64, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3, "mlp_hidden_size": 96, "vocab_size": 100,
@@ -118,6 +124,30 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("granitemoehybrid", GRANITE),
     ("granitemoehybrid", GRANITE | {"num_local_experts": 0, "position_embedding_type": "rope", "attention_bias": True}),
     ("granitemoehybrid", GRANITE | {"mamba_proj_bias": True, "mamba_conv_bias": False, "mamba_d_head": 8, "mamba_n_heads": 16}),
+    ("rwkv7", RWKV),
+    ("rwkv7", RWKV | {"norm_first": False, "norm_bias": False, "head_dim": 32, "hidden_ratio": 2.3, "tie_word_embeddings": True}),
+    ("rwkv7", RWKV | {"intermediate_size": 200, "num_hidden_layers": 1, "num_heads": 2, "value_dim": 128}),
+    ("xlstm", XLSTM),
+    ("xlstm", XLSTM | {"use_bias": True, "weight_mode": "fused", "qk_dim_factor": 1.0, "v_dim_factor": 2.0, "chunk_size": 8}),
+    ("xlstm", XLSTM | {"ffn_proj_factor": 1.5039, "ffn_round_up_to_multiple_of": 32, "num_blocks": 2}),
+    ("lfm2", LFM2 | {"intermediate_size": 1000, "tie_embedding": False}),
+    ("lfm2", DENSE | {"full_attn_idxs": [2, 5], "block_auto_adjust_ff_dim": False, "conv_bias": True, "conv_L_cache": 4}),
+    ("lfm2", LFM2 | {"block_ffn_dim_multiplier": 1.3, "block_multiple_of": 32, "head_dim": 24}),
+    ("lfm2", DENSE | {"full_attn_idxs": None, "block_dim": 64, "conv_dim": 64, "num_heads": 4}),
+    ("lfm2_moe", LFM2 | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
+    (
+        "lfm2_moe",
+        LFM2
+        | {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "num_dense_layers": 3,
+            "use_expert_bias": False,
+            "conv_bias": True,
+            "tie_word_embeddings": False,
+        },
+    ),
 ]
 """A small config of every model_type, and of its switches. A new model_type is one more row."""
 
@@ -335,6 +365,14 @@ UNMODELLED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "gemma3_text", **DENSE, "use_bidirectional_attention": True}, ("use_bidirectional_attention",)),
     ({"model_type": "gpt2", **CONFIGS["gpt2"], "add_cross_attention": True}, ("add_cross_attention",)),
     ({"model_type": "phi3", **DENSE, "lm_head_bias": True}, ("lm_head_bias",)),
+    ({"model_type": "rwkv7", **RWKV, "attn": {"layers": [1]}}, ("attn",)),
+    ({"model_type": "rwkv7", **RWKV, "value_dim": 64}, ("value_dim", "128")),
+    ({"model_type": "xlstm", **XLSTM, "qk_dim_factor": 0.3}, ("qk_dim_factor", "38", "64")),
+    ({"model_type": "xlstm", **XLSTM, "tie_word_embeddings": True}, ("tie_word_embeddings",)),
+    ({"model_type": "xlstm", **XLSTM, "add_out_norm": False}, ("add_out_norm",)),
+    ({"model_type": "lfm2", **LFM2, "conv_dim": 128}, ("conv_dim", "only 64")),
+    ({"model_type": "lfm2", **LFM2, "block_use_swiglu": False}, ("block_use_swiglu",)),
+    ({"model_type": "lfm2", **LFM2, "layer_types": ["sliding_attention"] * 6}, ("layer_types", "sliding_attention")),
 ]
 
 

@@ -69,8 +69,8 @@ def group(name: str, count: int, mixer: Any, feed_forward: Any) -> cm.LayerGroup
 
 def architecture(*layers: cm.LayerGroup, tied: bool = False, **changes: Any) -> cm.Architecture:
     return cm.Architecture(
-        name="small", title="Small", maker="nobody", source="this test", hidden_size=WIDTH, vocab_size=VOCAB,
-        tie_word_embeddings=tied, layers=layers, **changes,
+        name="small", title="Small", maker="nobody", source="this test", tie_word_embeddings=tied, layers=layers,
+        **{"hidden_size": WIDTH, "vocab_size": VOCAB, **changes},
     )  # fmt: skip
 
 
@@ -80,6 +80,29 @@ GATED_SHARED = moe(num_shared_experts=1, shared_expert_intermediate_size=26, sha
 DELTANET = cm.GatedDeltaNet(
     linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=6, linear_value_head_dim=13, linear_conv_kernel_dim=KERNEL
 )
+LFM2 = {
+    **COMMON, "num_key_value_heads": KV_HEADS, "num_hidden_layers": 5, "conv_L_cache": KERNEL,
+    "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"],
+}  # fmt: skip
+LFM2_ORDER: dict[str, Any] = {"tied": True, "pattern": ("conv", "attention", "conv", "conv", "attention")}
+RWKV_RANKS = {"decay_low_rank_dim": 5, "a_low_rank_dim": 6, "gate_low_rank_dim": 9}
+RWKV = {
+    **RWKV_RANKS, "hidden_size": 44, "vocab_size": VOCAB, "num_hidden_layers": 3, "head_dim": 11, "v_low_rank_dim": 7,
+    "intermediate_size": 88,
+}  # fmt: skip
+
+
+def rwkv(width: int) -> tuple[cm.LayerGroup, ...]:
+    block, feed_forward = cm.RWKV7(num_heads=4, head_dim=11, **RWKV_RANKS), cm.RWKVChannelMix(intermediate_size=width)
+    rest = block.model_copy(update={"v_low_rank_dim": 7})
+    return group("first", 1, block, feed_forward), group("rest", 2, rest, feed_forward)
+
+
+XLSTM = {
+    **NO_ENDS, "hidden_size": 128, "vocab_size": VOCAB, "num_hidden_layers": 3, "num_heads": 4, "ffn_round_up_to_multiple_of": 32,
+}  # fmt: skip
+MEMORY = cm.MLSTM(num_heads=4, qk_head_dim=16, v_head_dim=32)
+SHORT_CONV, BIASED_CONV = cm.ShortConv(conv_L_cache=KERNEL), cm.ShortConv(conv_L_cache=KERNEL, conv_bias=True)
 GEMMA: dict[str, Any] = {"tied": True, "norm": cm.Norm(placement="sandwich"), "pattern": ("local", "global")}
 GEMMA_LAYERS = (
     group("local", 3, gqa(qk_norm="head", sliding_window=WINDOW), MLP),
@@ -223,6 +246,50 @@ PAIRS = {
             group("mamba2", 4, HEADED, cm.MLP(intermediate_size=26)),
             group("attention", 2, gqa(qkv_bias=True, o_bias=True), cm.MLP(intermediate_size=26)), pattern=GRANITE_ORDER,
         ),
+    ),
+    "lfm2": Pair(
+        "Lfm2ForCausalLM",
+        {**LFM2, "block_ff_dim": 100, "block_multiple_of": 8},
+        architecture(group("conv", 3, SHORT_CONV, MLP), group("attention", 2, gqa(head_dim=8, qk_norm="head"), MLP), **LFM2_ORDER),
+    ),
+    "lfm2_moe": Pair(
+        "Lfm2MoeForCausalLM",
+        {
+            **LFM2, "intermediate_size": 72, "num_dense_layers": 1, "num_experts": 8, "num_experts_per_tok": 3,
+            "moe_intermediate_size": 22, "conv_bias": True,
+        },
+        architecture(
+            group("conv-dense", 1, BIASED_CONV, MLP),
+            group("attention-moe", 2, gqa(head_dim=8, qk_norm="head"), moe(score_correction_bias=True)),
+            group("conv-moe", 2, BIASED_CONV, moe(score_correction_bias=True)),
+            pattern=("conv-dense", "attention-moe", "conv-moe", "conv-moe", "attention-moe"), tied=True,
+        ),
+    ),
+    "xlstm": Pair(
+        "xLSTMForCausalLM",
+        XLSTM,
+        architecture(group("dense", 3, MEMORY, cm.MLP(intermediate_size=352)), hidden_size=128),
+    ),
+    "xlstm with biases": Pair(
+        "xLSTMForCausalLM",
+        {**XLSTM, "use_bias": True, "num_blocks": 3},
+        architecture(
+            cm.LayerGroup(
+                name="dense", count=3, mixer=MEMORY.model_copy(update={"use_bias": True}),
+                feed_forward=cm.MLP(intermediate_size=352, bias=True), norm=cm.Norm(bias=True),
+            ),
+            hidden_size=128,
+        ),
+    ),
+    "rwkv7": Pair(
+        "RWKV7ForCausalLM",
+        {**RWKV, "norm_first": False},
+        architecture(*rwkv(88), hidden_size=44, norm=cm.Norm(kind="layernorm", bias=True)),
+    ),
+    "rwkv7 without biases of norms": Pair(
+        "RWKV7ForCausalLM",
+        {**RWKV, "intermediate_size": None, "hidden_ratio": 3, "norm_bias": False, "tie_word_embeddings": True},
+        architecture(*rwkv(160), hidden_size=44, norm=cm.Norm(kind="layernorm"), embedding_norm=True, tied=True),
     ),
     "gemma3 with images": Pair(
         "Gemma3ForConditionalGeneration",

@@ -14,12 +14,15 @@ from costmodel.blocks.mamba import Mamba
 from costmodel.blocks.mamba2 import Mamba2
 from costmodel.blocks.mla import MLA
 from costmodel.blocks.mlp import MLP
+from costmodel.blocks.mlstm import MLSTM
 from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
+from costmodel.blocks.rwkv7 import RWKV7, RWKVChannelMix
+from costmodel.blocks.short_conv import ShortConv
 from costmodel.blocks.token_mixing import TokenMixing
 
-AnyMixer = GQA | MLA | DSA | GatedDeltaNet | TokenMixing | Mamba | Mamba2
-AnyFeedForward = MLP | MoE
+AnyMixer = GQA | MLA | DSA | GatedDeltaNet | TokenMixing | Mamba | Mamba2 | ShortConv | MLSTM | RWKV7
+AnyFeedForward = MLP | MoE | RWKVChannelMix
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
 FeedForwardField = Annotated[AnyFeedForward, Field(discriminator="kind")]
@@ -35,6 +38,8 @@ __all__ = [
     "GQA",
     "MLA",
     "MLP",
+    "MLSTM",
+    "RWKV7",
     "AnyFeedForward",
     "AnyMixer",
     "Block",
@@ -47,5 +52,7 @@ __all__ = [
     "MixerField",
     "MoE",
     "Norm",
+    "RWKVChannelMix",
+    "ShortConv",
     "TokenMixing",
 ]  # fmt: skip

@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar, Literal
 from costmodel.blocks.base import Mixer, Size
 from costmodel.blocks.mlp import Activation, activate
 from costmodel.ops import Op, linear
-from costmodel.symbols import B, d_model, d_t, n_p
+from costmodel.symbols import B, d_model, d_p, n_p
 from costmodel.workload import Pass
 
 
 class TokenMixing(Mixer):
-    """down(act(gate x) * up x) over n_p places, each of the d_model channels alone: [n_p, d_t] in, [d_t, n_p] out.
+    """down(act(gate x) * up x) over n_p places, each of the d_model channels alone: [n_p, d_p] in, [d_p, n_p] out.
 
     Its matrices are as long as the grid, so that each pass works on all n_p places, whatever T and S say. Nothing is kept.
 
@@ -24,7 +24,7 @@ class TokenMixing(Mixer):
 
     kind: Literal["token_mixing"] = "token_mixing"
     positions: Annotated[Size, n_p]
-    token_intermediate_size: Annotated[Size, d_t]
+    token_intermediate_size: Annotated[Size, d_p]
     activation: Activation = "silu"
 
     @property
@@ -34,8 +34,8 @@ class TokenMixing(Mixer):
     def ops(self, forward: Pass) -> list[Op]:
         channels = B * d_model
         return [
-            linear("gate_proj", n_p, d_t, channels),
-            linear("up_proj", n_p, d_t, channels),
-            activate("activation", self.activation, channels * d_t, gated=True),
-            linear("down_proj", d_t, n_p, channels),
+            linear("gate_proj", n_p, d_p, channels),
+            linear("up_proj", n_p, d_p, channels),
+            activate("activation", self.activation, channels * d_p, gated=True),
+            linear("down_proj", d_p, n_p, channels),
         ]

@@ -149,6 +149,7 @@ def _plain(recipe: Recipe, config: object, where: str, inside: str = "") -> Read
         "tie_word_embeddings": fields.flag("tie_word_embeddings"),
         "position_embeddings": recipe.positions(fields) if recipe.positions else None,
         "norm": read(recipe.norm, fields),
+        "embedding_norm": recipe.embedding_norm(fields) if recipe.embedding_norm else False,
         "notes": recipe.notes,
         "diffusion": None if recipe.diffusion is None else read(recipe.diffusion, fields),
     }

@@ -82,9 +82,13 @@ class Fields:
 
     def fraction(self, name: str) -> float:
         """A number above 0 and at most 1."""
+        return self.factor(name, 1)
+
+    def factor(self, name: str, high: int = 1000) -> float:
+        """A number above 0 and at most `high`."""
         value = self.value(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and 0 < value <= 1):
-            self.wrong(name, value, "a number above 0 and at most 1")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and 0 < value <= high):
+            self.wrong(name, value, f"a number above 0 and at most {high:,}")
         return float(value)
 
     def choice(self, name: str, known: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ which is not imported.
 
 from __future__ import annotations
 
-from costmodel.importers.recipes import dense, diffusion, experts, hybrids, state_spaces
+from costmodel.importers.recipes import dense, diffusion, experts, hybrids, recurrent, state_spaces
 from costmodel.importers.recipes.base import Nested, Recipe
 
 RECIPES: dict[str, Recipe | Nested] = {
@@ -15,6 +15,7 @@ RECIPES: dict[str, Recipe | Nested] = {
     **hybrids.RECIPES,
     **state_spaces.RECIPES,
     **diffusion.RECIPES,
+    **recurrent.RECIPES,
 }
 """How each `model_type` is read."""
 

@@ -171,6 +171,11 @@ def heads(fields: Fields) -> int:
     return fields.size("num_attention_heads")
 
 
+def rounded_up(width: int, multiple: int) -> int:
+    """The next multiple, or the width itself where it is one."""
+    return -(-width // multiple) * multiple
+
+
 def shared_out(fields: Fields) -> int:
     """The model's width shared out to the heads."""
     width, count = fields.size("hidden_size"), fields.size("num_attention_heads")
@@ -209,6 +214,7 @@ class Recipe:
     experts: Block = field(default_factory=dict)
     groups: Mapping[str, Block] = field(default_factory=dict)
     norm: Block = field(default_factory=dict)
+    embedding_norm: Source | None = None
     positions: Source | None = None
     diffusion: Block | None = None
     mtp: Source | int = 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from costmodel.importers.fields import Fields, flag, size
 from costmodel.importers.recipes.base import (
     DELTANET,
+    FULL,
     GATED_SHARED,
     LINEAR,
     LOCAL_EXPERTS,
@@ -11,16 +15,66 @@ from costmodel.importers.recipes.base import (
     NO_SLIDING,
     PLAIN,
     STEPS,
+    TIED,
     TYPED,
     UNBIASED,
+    Block,
     Nested,
     Recipe,
+    after_dense,
     biased,
+    by_type,
     every_step,
+    gqa,
+    heads,
     interval,
+    mlp,
     moe,
     rotary,
+    rounded_up,
 )  # fmt: skip
+
+CONV = "conv"
+
+
+def conv_but(fields: Fields, depth: int) -> list[str]:
+    """Short convolutions in all layers but `full_attn_idxs`; full attention everywhere where those are not given."""
+    if not fields.given("full_attn_idxs"):
+        return [FULL] * depth
+    attention = fields.places("full_attn_idxs")
+    return [FULL if place in attention else CONV for place in range(depth)]
+
+
+def stated(fields: Fields, depth: int) -> list[str]:
+    """What `layer_types` says."""
+    return fields.choices("layer_types", {CONV: CONV, FULL: FULL}, depth)
+
+
+def two_thirds(fields: Fields) -> int:
+    """`block_ff_dim`; where `block_auto_adjust_ff_dim` is true two thirds of it, times a factor, rounded up to a multiple."""
+    width = fields.size("intermediate_size")
+    if not fields.flag("block_auto_adjust_ff_dim"):
+        return width
+    return rounded_up(int(fields.factor("block_ffn_dim_multiplier") * (2 * width // 3)), fields.size("block_multiple_of"))
+
+
+def width(fields: Fields) -> tuple[int]:
+    """The model's width, that configs repeat."""
+    return (fields.size("hidden_size"),)
+
+
+SHORT_CONV: Block = {"kind": "short_conv", "conv_L_cache": size("conv_L_cache"), "conv_bias": flag("conv_bias")}
+LFM2 = PLAIN | TIED | {"num_key_value_heads": 8, "max_position_embeddings": 128_000, "conv_L_cache": 3, "conv_bias": False}
+LFM2_ONLY: dict[str, Any] = {
+    "hidden_act": ("silu",), "block_use_swiglu": (True,), "use_pos_enc": (True,), "num_heads": lambda fields: (heads(fields),),
+    "block_dim": width, "conv_dim": width, "conv_dim_out": width,
+}  # fmt: skip
+LFM2_IDLE = {
+    "block_norm_eps": "a constant of the implementation", "theta": "a constant of rope", "full_attn_idxs": "layer_types says it",
+    **dict.fromkeys(("block_multiple_of", "block_ffn_dim_multiplier"), "the width is not adjusted"),
+    **dict.fromkeys(("block_mlp_init_scale", "block_out_init_scale"), "for training alone"),
+    **dict.fromkeys(("block_use_xavier_init", "conv_use_xavier_init"), "for training alone"),
+}  # fmt: skip
 
 RECIPES: dict[str, Recipe | Nested] = {
     "qwen3_next": Recipe(
@@ -29,5 +83,19 @@ RECIPES: dict[str, Recipe | Nested] = {
         experts=moe(**GATED_SHARED), mtp=1,
         defaults=PLAIN | UNBIASED | STEPS | {"head_dim": 256, "partial_rotary_factor": 0.25, "full_attention_interval": 4},
         aliases=LOCAL_EXPERTS, only={"use_sliding_window": (False,)}, idle=NO_SLIDING | NO_DENSE | TYPED,
+    ),
+    "lfm2": Recipe(
+        "Lfm2ForCausalLM", gqa(qk_norm="head"), by_type(conv_but, FULL, CONV), others={CONV: SHORT_CONV},
+        dense=mlp(intermediate_size=two_thirds),
+        defaults=LFM2 | {"block_auto_adjust_ff_dim": True, "block_ffn_dim_multiplier": 1.0, "block_multiple_of": 256},
+        aliases={"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_size"},
+        only=LFM2_ONLY, idle=LFM2_IDLE,
+    ),
+    "lfm2_moe": Recipe(
+        "Lfm2MoeForCausalLM", gqa(qk_norm="head"), stated, others={CONV: SHORT_CONV}, feeds=after_dense,
+        experts=moe(score_correction_bias=flag("use_expert_bias")),
+        defaults=LFM2 | {"first_k_dense_replace": 2, "use_expert_bias": True, "num_experts": 32, "num_experts_per_tok": 4},
+        aliases={"tie_embedding": "tie_word_embeddings", "num_dense_layers": "first_k_dense_replace"},
+        only={"hidden_act": ("silu",)},
     ),
 }  # fmt: skip
