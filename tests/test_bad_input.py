@@ -236,7 +236,7 @@ FILES: dict[str, tuple[str | bytes, tuple[str, ...]]] = {
     "fewer digits.toml": (toml(hidden_size="9" * 4000), ("hidden_size", "bits")),
     "hex.toml": (toml(hidden_size="0x" + "f" * 100_000), ("hidden_size", "bits")),
     "time.toml": (toml(released="07:32:00"), ("released", "time")),
-    "kind.toml": (GPT2.replace('kind = "gqa"', 'kind = "rwkv7"'), ("rwkv7", "is modelled")),
+    "kind.toml": (GPT2.replace('kind = "gqa"', 'kind = "rwkv6"'), ("rwkv6", "is modelled")),
     "a\nb\x1b[31m\u202e.toml": ("", ("missing",)),
     "n" * 250: ("", ("missing",)),
 }
