@@ -17,6 +17,7 @@ from costmodel.blocks import FAMILIES, FeedForward, Mixer
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
 from costmodel.hardware import Accelerator
 from costmodel.importers import MAX_CONFIG_BYTES, Imported, read_config
+from costmodel.importers.stored import INDEX, MAX_INDEX_BYTES
 from costmodel.quantities import Params
 from costmodel.workload import one_line
 
@@ -175,14 +176,17 @@ def read(path: Path) -> Architecture:
 def import_config(path: Path) -> Imported:
     """A Hugging Face `config.json`, or the folder that holds one, as an architecture and what became of each field.
 
+    A `model.safetensors.index.json` beside a `config.json` is read too: the size it states is compared with ours.
+
     Raises UnsupportedArchitecture for a model_type, a field or a value that is not modelled.
     """
     if _is_folder(path):
         if not (path / "config.json").is_file():
             raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give {A_PRESET}")
         path = path / "config.json"
-    text = _text(path, MAX_CONFIG_BYTES)
-    return read_config(text, f"{path.absolute().parent.name}/{path.name}")
+    text, beside = _text(path, MAX_CONFIG_BYTES), path.with_name(INDEX)
+    index = _text(beside, MAX_INDEX_BYTES) if path.name == "config.json" and beside.is_file() else None
+    return read_config(text, f"{path.absolute().parent.name}/{path.name}", index)
 
 
 def _is_folder(path: Path) -> bool:

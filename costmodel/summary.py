@@ -13,6 +13,7 @@ from costmodel.comparison import Stored, comparison_rows, diff_rows
 from costmodel.formula import Formula
 from costmodel.hardware import Accelerator
 from costmodel.importers import Imported
+from costmodel.importers.stored import StoredSize
 from costmodel.memory import LADDER, capacity_rows
 from costmodel.tables import Table
 from costmodel.units import workload
@@ -148,10 +149,28 @@ def import_tables(imported: Imported) -> list[Table]:
     if stored is not None:
         told_stored = f"published weights are {stored.weights}, experts {stored.experts}"
         remarks += (f"{told_stored}; costs are in bf16 unless a precision is chosen",)
-    return [
+    tables = [
         Table("fields", f"Fields of {model.title}", fields, remarks=remarks),
         Table("parameters", "Parameters", rows, row_units=dict.fromkeys(params, "parameters")),
     ]
+    return tables if imported.stored is None else [*tables, stored_table(imported.stored)]
+
+
+def stored_table(stored: StoredSize) -> Table:
+    """A checkpoint's size beside ours, in each variant of what it may hold."""
+    rows = [
+        {
+            "variant": name,
+            "published_bytes": stored.published,
+            "our_bytes": ours,
+            "difference_percent": 100 * stored.off(name),
+            "best": name == stored.best,
+        }
+        for name, ours in stored.variants.items()
+    ] or [{"variant": "not compared", "published_bytes": stored.published}]
+    remarks = (stored.remark,) if stored.remark else ()
+    units = dict.fromkeys(("published_bytes", "our_bytes"), "bytes")
+    return Table("stored", f"Size of the checkpoint, from {stored.source}", rows, units, remarks)
 
 
 def _stated(value: object) -> str:

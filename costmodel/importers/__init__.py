@@ -20,6 +20,7 @@ from costmodel.importers.fields import Fields, read
 from costmodel.importers.recipes import RECIPES, Nested, Recipe
 from costmodel.importers.recipes.base import FULL, LINEAR, NONE, SLIDING, SPARSE
 from costmodel.importers.recipes.towers import SIGLIP
+from costmodel.importers.stored import INDEX, MAX_INDEX_BYTES, StoredSize, compared, stored_as, total_size
 from costmodel.layers import MAX_LAYERS
 from costmodel.workload import Precision, one_line
 
@@ -32,7 +33,8 @@ class Imported:
     """An architecture, and what became of each field of its config.
 
     `used` are (field, value), `ignored` (field, why it carries no cost), `assumed` (field, what stands for a missing one).
-    `precision` is that of the published weights where the config says it in our words.
+    `precision` is that of the published weights where the config says it in our words. `stored` compares the published
+    checkpoint's size with ours, where an index of its files was given.
     """
 
     architecture: Architecture
@@ -40,10 +42,13 @@ class Imported:
     ignored: tuple[ENTRY, ...]
     assumed: tuple[ENTRY, ...]
     precision: Precision | None = None
+    stored: StoredSize | None = None
 
 
-def read_config(text: str, name: str) -> Imported:
+def read_config(text: str, name: str, index: str | None = None) -> Imported:
     """The architecture that a `config.json` describes; `name`, a file's, names it and stands in errors.
+
+    `index` is the text of a `model.safetensors.index.json`: the size it states is compared with ours.
 
     A key that is given twice is refused. Raises UnsupportedArchitecture for a model_type, a field or a value that is not
     modelled, CostModelError for what is no config.
@@ -67,21 +72,27 @@ def read_config(text: str, name: str) -> Imported:
         raise UnsupportedArchitecture(f"{where}: no model_type {shown(kind)} is read; {did_you_mean(kind, RECIPES)}")
     data, parts, extras = _nested(recipe, config, where) if isinstance(recipe, Nested) else _plain(recipe, config, where)
     ignored = [entry for fields, idle in parts for entry in _ignored(fields, idle)]
+    architecture, precision = _checked(_named(config, name) | data, where), _precision(config.get("quantization_config"))
+    stored = None
+    if index is not None:
+        published = total_size(_object(index, INDEX, MAX_INDEX_BYTES), INDEX)
+        stored = compared(architecture, published, stored_as(config, precision), INDEX)
     return Imported(
-        _checked(_named(config, name) | data, where),
+        architecture,
         tuple(entry for fields, _ in parts for entry in fields.used.items()),
         tuple(ignored),
         tuple(entry for fields, _ in parts for entry in fields.assumed.items()) + extras,
-        _precision(config.get("quantization_config")),
+        precision,
+        stored,
     )
 
 
 # text
 
 
-def _object(text: str, where: str) -> dict[str, Any]:
-    if len(text) > MAX_CONFIG_BYTES:
-        raise CostModelError(f"{where} has {len(text):,} characters; a config has at most {MAX_CONFIG_BYTES:,}")
+def _object(text: str, where: str, most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    if len(text) > most:
+        raise CostModelError(f"{where} has {len(text):,} characters; such a file has at most {most:,}")
     try:
         data = json.loads(text, object_pairs_hook=_once)
     except RecursionError:
