@@ -217,11 +217,11 @@ def report(
 
 @app.command("import")
 def import_(
-    config: Annotated[Path, typer.Argument(help="A Hugging Face config.json, or the folder that holds it.")],
+    config: Annotated[Path, typer.Argument(help="A Hugging Face config.json, the folder that holds it, or a GGUF file.")],
     write: Annotated[Path | None, typer.Option("--write", "-w", help="The TOML file to write the architecture to.")] = None,
     form: FormatOption = Format.table,
 ) -> None:
-    """Import a Hugging Face config.json: which fields were used, ignored and assumed, and the parameters."""
+    """Import a config.json or GGUF file: which fields were used, ignored and assumed, the parameters, and the size of the files."""
     from costmodel.catalog import as_toml, import_config
     from costmodel.reporting import write_text
     from costmodel.summary import import_tables

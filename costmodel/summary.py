@@ -17,7 +17,7 @@ from costmodel.importers.stored import StoredSize
 from costmodel.memory import LADDER, capacity_rows
 from costmodel.tables import Table
 from costmodel.units import workload
-from costmodel.workload import Pass, Phase
+from costmodel.workload import Pass, Phase, Role
 
 COMPARISON_REMARKS = (
     "cache_bytes is what must be kept (theory); cache_bytes_engine what a paged server reserves: pages of 16 tokens, "
@@ -145,9 +145,9 @@ def import_tables(imported: Imported) -> list[Table]:
     model, stored = imported.architecture, imported.precision
     params = {f"params.{name}": value for name, value in model.params.as_dict().items()}
     rows = [{"quantity": name, "value": value} for name, value in params.items()]
-    remarks = model.notes
+    remarks = model.notes + imported.remarks
     if stored is not None:
-        told_stored = f"published weights are {stored.weights}, experts {stored.experts}"
+        told_stored = f"published weights are {_form(stored.weights)}, experts {_form(stored.experts)}"
         remarks += (f"{told_stored}; costs are in bf16 unless a precision is chosen",)
     tables = [
         Table("fields", f"Fields of {model.title}", fields, remarks=remarks),
@@ -171,6 +171,11 @@ def stored_table(stored: StoredSize) -> Table:
     remarks = (stored.remark,) if stored.remark else ()
     units = dict.fromkeys(("published_bytes", "our_bytes"), "bytes")
     return Table("stored", f"Size of the checkpoint, from {stored.source}", rows, units, remarks)
+
+
+def _form(role: Role) -> str:
+    """A role's format in words."""
+    return role if isinstance(role, str) else f"{float(role):g} bytes an element"
 
 
 def _stated(value: object) -> str:

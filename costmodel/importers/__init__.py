@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import isqrt
 from pathlib import PurePath
@@ -33,8 +33,8 @@ class Imported:
     """An architecture, and what became of each field of its config.
 
     `used` are (field, value), `ignored` (field, why it carries no cost), `assumed` (field, what stands for a missing one).
-    `precision` is that of the published weights where the config says it in our words. `stored` compares the published
-    checkpoint's size with ours, where an index of its files was given.
+    `precision` is that of the published weights where the files say it in our words. `stored` compares the published
+    checkpoint's size with ours, where it is known. `remarks` are what a reader should know beside.
     """
 
     architecture: Architecture
@@ -43,6 +43,7 @@ class Imported:
     assumed: tuple[ENTRY, ...]
     precision: Precision | None = None
     stored: StoredSize | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def read_config(text: str, name: str, index: str | None = None) -> Imported:
@@ -64,6 +65,15 @@ def read_config(text: str, name: str, index: str | None = None) -> Imported:
     """
     where = shown(name)[1:-1]
     config = _object(text, where)
+    found = read_fields(config, name, where)
+    if index is None:
+        return found
+    published = total_size(_object(index, INDEX, MAX_INDEX_BYTES), INDEX)
+    return replace(found, stored=compared(found.architecture, published, stored_as(config, found.precision), INDEX))
+
+
+def read_fields(config: dict[str, Any], name: str, where: str, kind_of_file: str = "config.json") -> Imported:
+    """The architecture that a config's fields describe; `where` stands in errors, `kind_of_file` in its source."""
     kind = config.get("model_type")
     recipe = RECIPES.get(kind) if isinstance(kind, str) else None
     if recipe is None:
@@ -72,18 +82,12 @@ def read_config(text: str, name: str, index: str | None = None) -> Imported:
         raise UnsupportedArchitecture(f"{where}: no model_type {shown(kind)} is read; {did_you_mean(kind, RECIPES)}")
     data, parts, extras = _nested(recipe, config, where) if isinstance(recipe, Nested) else _plain(recipe, config, where)
     ignored = [entry for fields, idle in parts for entry in _ignored(fields, idle)]
-    architecture, precision = _checked(_named(config, name) | data, where), _precision(config.get("quantization_config"))
-    stored = None
-    if index is not None:
-        published = total_size(_object(index, INDEX, MAX_INDEX_BYTES), INDEX)
-        stored = compared(architecture, published, stored_as(config, precision), INDEX)
     return Imported(
-        architecture,
+        _checked(_named(config, name, kind_of_file) | data, where),
         tuple(entry for fields, _ in parts for entry in fields.used.items()),
         tuple(ignored),
         tuple(entry for fields, _ in parts for entry in fields.assumed.items()) + extras,
-        precision,
-        stored,
+        _precision(config.get("quantization_config")),
     )
 
 
@@ -115,7 +119,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _named(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _named(config: Mapping[str, Any], name: str, kind_of_file: str) -> dict[str, Any]:
     """Name, title, maker and source: from `_name_or_path`, else from the file, or the folder of a `config.json`."""
     published = config.get("_name_or_path")
     published = published if isinstance(published, str) else ""
@@ -128,7 +132,8 @@ def _named(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     )
     organisation = re.fullmatch(r"([\w.-]+)/[\w.-]+", published[:200], re.ASCII)
     maker = organisation[1] if organisation and organisation[1].strip(".") else "unknown"
-    return {"name": known, "title": title, "maker": maker, "source": f"config.json of {title}, model_type {config['model_type']}"}
+    source = f"{kind_of_file} of {title}, model_type {config['model_type']}"
+    return {"name": known, "title": title, "maker": maker, "source": source}
 
 
 def _sanitised(text: str) -> str:
