@@ -17,6 +17,7 @@ from costmodel.blocks import FAMILIES, FeedForward, Mixer
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
 from costmodel.hardware import Accelerator
 from costmodel.importers import MAX_CONFIG_BYTES, Imported, read_config
+from costmodel.importers.stored import INDEX, MAX_INDEX_BYTES
 from costmodel.quantities import Params
 from costmodel.workload import one_line
 
@@ -29,7 +30,7 @@ KINDS = {
     for part, base in (("mixer", Mixer), ("feed_forward", FeedForward))
 }
 A_FILE = "a TOML file or a config.json"
-A_PRESET = f"a preset name, {A_FILE}"
+A_PRESET = "a preset name, a TOML file, a config.json or a GGUF file"
 AN_ACCELERATOR = "an accelerator name (see `costmodel accelerators`) or a TOML file"
 HERE = Path(__file__).resolve().parent
 CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
@@ -72,10 +73,10 @@ def _names(folder: str) -> tuple[str, ...]:
 
 
 def load(source: str | os.PathLike[str]) -> Architecture:
-    """An architecture by preset name, from a TOML file, or from a Hugging Face `config.json` (or the folder that holds it).
+    """An architecture by preset name, from a TOML file, a Hugging Face `config.json`, the folder that holds one, or a GGUF file.
 
-    Raises CostModelError for an unknown name, an unreadable file, or a field that is unknown, missing or impossible;
-    UnsupportedArchitecture for a kind of block that is not modelled.
+    GGUF needs the extra `gguf`. Raises CostModelError for an unknown name, an unreadable file, or a field that is unknown,
+    missing or impossible; UnsupportedArchitecture for a kind of block that is not modelled.
 
     >>> load("deepseek-v3").title
     'DeepSeek-V3'
@@ -133,7 +134,7 @@ def _is_path(text: str) -> bool:
     """Preset names may hold dots (`llama-3.1-8b`): a text is a path by its ending, its separator, or a file that stands there."""
     if not text or "\0" in text or len(text) > MAX_PATH:
         return False
-    if "/" in text or os.sep in text or text.endswith((".toml", ".json")):
+    if "/" in text or os.sep in text or text.endswith((".toml", ".json", ".gguf")):
         return True
     try:
         return Path(text).exists()
@@ -166,23 +167,31 @@ def _read_accelerator(path: Path) -> Accelerator:
 
 
 def read(path: Path) -> Architecture:
-    """An architecture from a TOML file or a `config.json`."""
-    if path.suffix.lower() == ".json" or _is_folder(path):
+    """An architecture from a TOML file, a `config.json` or a GGUF file."""
+    if path.suffix.lower() in (".json", ".gguf") or _is_folder(path):
         return import_config(path).architecture
     return parse(_text(path, MAX_FILE_BYTES), path.name)
 
 
 def import_config(path: Path) -> Imported:
-    """A Hugging Face `config.json`, or the folder that holds one, as an architecture and what became of each field.
+    """A Hugging Face `config.json`, the folder that holds one, or a GGUF file as an architecture and what became of each field.
+
+    A `model.safetensors.index.json` beside a `config.json` is read too: the size it states is compared with ours.
 
     Raises UnsupportedArchitecture for a model_type, a field or a value that is not modelled.
     """
+    if path.suffix.lower() == ".gguf" and not _is_folder(path):
+        from costmodel.importers.gguf import read_gguf
+
+        _check_file(path)
+        return read_gguf(path)
     if _is_folder(path):
         if not (path / "config.json").is_file():
             raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give {A_PRESET}")
         path = path / "config.json"
-    text = _text(path, MAX_CONFIG_BYTES)
-    return read_config(text, f"{path.absolute().parent.name}/{path.name}")
+    text, beside = _text(path, MAX_CONFIG_BYTES), path.with_name(INDEX)
+    index = _text(beside, MAX_INDEX_BYTES) if path.name == "config.json" and beside.is_file() else None
+    return read_config(text, f"{path.absolute().parent.name}/{path.name}", index)
 
 
 def _is_folder(path: Path) -> bool:
@@ -218,12 +227,7 @@ def opened(name: str, data: bytes) -> tuple[Architecture, str]:
 def _text(path: Path, most: int = MAX_FILE_BYTES, wanted: str = A_PRESET) -> str:
     shown_name = shown(path.name or str(path))
     try:
-        if path.is_dir():
-            raise CostModelError(f"{shown_name} is a folder; give {wanted}")
-        if path.exists() and not path.is_file():
-            raise CostModelError(f"{shown(str(path))} is no ordinary file; give {wanted}")
-        if not path.is_file():
-            raise CostModelError(f"no file {shown(str(path))}; give {wanted}")
+        _check_file(path, wanted)
         if path.stat().st_size > most:
             raise CostModelError(f"{shown_name} has {path.stat().st_size:,} bytes; such a file has at most {most:,}")
         return path.read_bytes().decode("utf-8-sig")  # some editors put a byte order mark in front
@@ -231,6 +235,18 @@ def _text(path: Path, most: int = MAX_FILE_BYTES, wanted: str = A_PRESET) -> str
         raise CostModelError(f"{shown_name} is not UTF-8 text; give {A_FILE}") from None
     except OSError as error:
         raise CostModelError(f"{shown_name} cannot be read: {error.strerror}") from None
+
+
+def _check_file(path: Path, wanted: str = A_PRESET) -> None:
+    try:
+        if path.is_dir():
+            raise CostModelError(f"{shown(path.name or str(path))} is a folder; give {wanted}")
+        if path.exists() and not path.is_file():
+            raise CostModelError(f"{shown(str(path))} is no ordinary file; give {wanted}")
+        if not path.is_file():
+            raise CostModelError(f"no file {shown(str(path))}; give {wanted}")
+    except OSError as error:
+        raise CostModelError(f"{shown(path.name)} cannot be read: {error.strerror}") from None
 
 
 def parse(text: str, name: str) -> Architecture:

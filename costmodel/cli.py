@@ -171,14 +171,30 @@ def diff(
     emit([diff_table(load(a), load(b), parse_tokens(context), batch, *stored)], form)
 
 
+FAMILY_NAMES = (
+    "gqa",
+    "mha",
+    "mqa",
+    "sliding-window",
+    "mla",
+    "dsa",
+    "gated_deltanet",
+    "token_mixing",
+    "mamba",
+    "mamba2",
+    "short_conv",
+    "mlstm",
+    "rwkv7",
+    "mlp",
+    "moe",
+    "rwkv_channel_mix",
+)
+"""Written out, so that `--help` derives nothing; a test compares them with the families."""
+
+
 @app.command()
 def derive(
-    family: Annotated[
-        str,
-        typer.Argument(
-            help="A family: gqa, mha, mqa, sliding-window, mla, dsa, gated_deltanet, token_mixing, mamba, mamba2, short_conv, mlstm, rwkv7, mlp, moe, rwkv_channel_mix."
-        ),
-    ],
+    family: Annotated[str, typer.Argument(help=f"A family: {', '.join(FAMILY_NAMES)}.")],
     preset: Annotated[str, typer.Option(help="The preset whose numbers are filled in; by default one that has the family.")] = "",
     context: ContextOption = "4096",
     batch: BatchOption = 1,
@@ -222,11 +238,11 @@ def report(
 
 @app.command("import")
 def import_(
-    config: Annotated[Path, typer.Argument(help="A Hugging Face config.json, or the folder that holds it.")],
+    config: Annotated[Path, typer.Argument(help="A Hugging Face config.json, the folder that holds it, or a GGUF file.")],
     write: Annotated[Path | None, typer.Option("--write", "-w", help="The TOML file to write the architecture to.")] = None,
     form: FormatOption = Format.table,
 ) -> None:
-    """Import a Hugging Face config.json: which fields were used, ignored and assumed, and the parameters."""
+    """Import a config.json or GGUF file: which fields were used, ignored and assumed, the parameters, and the size of the files."""
     from costmodel.catalog import as_toml, import_config
     from costmodel.reporting import write_text
     from costmodel.summary import import_tables

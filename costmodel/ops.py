@@ -101,8 +101,11 @@ def conv(name: str, channels: Expr, kernel: Expr, kept: tuple[Kept, ...], *, bia
 
 
 def gather(name: str, rows: Expr, width: Expr, *, role: str = "embeddings", active: Expr = ZERO, stored: bool = True) -> Op:
-    """N rows looked up in a table [rows, width]: no multiply-add, and only the rows looked up are read."""
-    weights = (Weight(rows, width, role, ONE if stored else ZERO, active, touched=ZERO),)
+    """N rows looked up in a table [rows, width]: no multiply-add, and only the rows looked up are read.
+
+    Scales and blocks lie along a row, as in the head that may share the table.
+    """
+    weights = (Weight(width, rows, role, ONE if stored else ZERO, active, touched=ZERO),)
     return Op(name, "gather", Cost(activations=TWO * N * width, weights=weights))
 
 

@@ -14,10 +14,11 @@ from costmodel.crossings import crossover
 from costmodel.formula import Formula
 from costmodel.hardware import Accelerator
 from costmodel.importers import Imported
+from costmodel.importers.stored import StoredSize
 from costmodel.memory import LADDER, capacity_rows
 from costmodel.tables import Table
 from costmodel.units import workload
-from costmodel.workload import Pass, Phase
+from costmodel.workload import Pass, Phase, Role
 
 COMPARISON_REMARKS = (
     "cache_bytes is what must be kept (theory); cache_bytes_engine what a paged server reserves: pages of 16 tokens, "
@@ -145,14 +146,37 @@ def import_tables(imported: Imported) -> list[Table]:
     model, stored = imported.architecture, imported.precision
     params = {f"params.{name}": value for name, value in model.params.as_dict().items()}
     rows = [{"quantity": name, "value": value} for name, value in params.items()]
-    remarks = model.notes
+    remarks = model.notes + imported.remarks
     if stored is not None:
-        told_stored = f"published weights are {stored.weights}, experts {stored.experts}"
+        told_stored = f"published weights are {_form(stored.weights)}, experts {_form(stored.experts)}"
         remarks += (f"{told_stored}; costs are in bf16 unless a precision is chosen",)
-    return [
+    tables = [
         Table("fields", f"Fields of {model.title}", fields, remarks=remarks),
         Table("parameters", "Parameters", rows, row_units=dict.fromkeys(params, "parameters")),
     ]
+    return tables if imported.stored is None else [*tables, stored_table(imported.stored)]
+
+
+def stored_table(stored: StoredSize) -> Table:
+    """A checkpoint's size beside ours, in each variant of what it may hold."""
+    rows = [
+        {
+            "variant": name,
+            "published_bytes": stored.published,
+            "our_bytes": ours,
+            "difference_percent": 100 * stored.off(name),
+            "best": name == stored.best,
+        }
+        for name, ours in stored.variants.items()
+    ] or [{"variant": "not compared", "published_bytes": stored.published}]
+    remarks = (stored.remark,) if stored.remark else ()
+    units = dict.fromkeys(("published_bytes", "our_bytes"), "bytes")
+    return Table("stored", f"Size of the checkpoint, from {stored.source}", rows, units, remarks)
+
+
+def _form(role: Role) -> str:
+    """A role's format in words."""
+    return role if isinstance(role, str) else f"{float(role):g} bytes an element"
 
 
 def _stated(value: object) -> str:

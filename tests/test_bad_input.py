@@ -295,7 +295,7 @@ class BytesPath:
 
 @pytest.mark.parametrize("source", [None, True, 5, 1.5, HUGE, [], {}, b"gpt2", object(), BytesPath(), np.array([1])], ids=kind_of)
 def test_load_takes_names_and_paths(source: Any) -> None:
-    refused(lambda: cm.load(source), "load got", "give a preset name, a TOML file or a config.json")
+    refused(lambda: cm.load(source), "load got", "give a preset name, a TOML file, a config.json or a GGUF file")
     refused(lambda: cm.report(source), "load got")
     refused(lambda: cm.compare([source]), "load got")
     refused(lambda: cm.diff("gpt2", source), "load got")

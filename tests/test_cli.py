@@ -336,7 +336,7 @@ def test_module_runs_and_mistakes_leave_no_traceback() -> None:
     assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
 
 
-HEAVY = "{'sympy', 'numpy', 'pydantic', 'pandas', 'torch', 'streamlit'}"
+HEAVY = "{'sympy', 'numpy', 'pydantic', 'pandas', 'torch', 'streamlit', 'gguf', 'huggingface_hub'}"
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ HEAVY = "{'sympy', 'numpy', 'pydantic', 'pandas', 'torch', 'streamlit'}"
         ("run('--help')", HEAVY),
         ("run('show', '--help')", HEAVY + " - {'pydantic'}"),  # typer itself may use it
         (f"[run(*command) for command in {[*COMMANDS.values(), ['report', 'gpt2'], ['schema']]}]",
-         "{'pandas', 'torch', 'streamlit', 'matplotlib'}"),
+         "{'pandas', 'torch', 'streamlit', 'matplotlib', 'gguf', 'huggingface_hub'}"),
     ],
     ids=["import", "help", "command help", "every command"],
 )  # fmt: skip

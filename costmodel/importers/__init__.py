@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import isqrt
 from pathlib import PurePath
@@ -20,6 +20,7 @@ from costmodel.importers.fields import Fields, read
 from costmodel.importers.recipes import RECIPES, Nested, Recipe
 from costmodel.importers.recipes.base import FULL, LINEAR, NONE, SLIDING, SPARSE
 from costmodel.importers.recipes.towers import SIGLIP
+from costmodel.importers.stored import INDEX, MAX_INDEX_BYTES, StoredSize, compared, stored_as, total_size
 from costmodel.layers import MAX_LAYERS
 from costmodel.workload import Precision, one_line
 
@@ -32,7 +33,8 @@ class Imported:
     """An architecture, and what became of each field of its config.
 
     `used` are (field, value), `ignored` (field, why it carries no cost), `assumed` (field, what stands for a missing one).
-    `precision` is that of the published weights where the config says it in our words.
+    `precision` is that of the published weights where the files say it in our words. `stored` compares the published
+    checkpoint's size with ours, where it is known. `remarks` are what a reader should know beside.
     """
 
     architecture: Architecture
@@ -40,10 +42,14 @@ class Imported:
     ignored: tuple[ENTRY, ...]
     assumed: tuple[ENTRY, ...]
     precision: Precision | None = None
+    stored: StoredSize | None = None
+    remarks: tuple[str, ...] = ()
 
 
-def read_config(text: str, name: str) -> Imported:
+def read_config(text: str, name: str, index: str | None = None) -> Imported:
     """The architecture that a `config.json` describes; `name`, a file's, names it and stands in errors.
+
+    `index` is the text of a `model.safetensors.index.json`: the size it states is compared with ours.
 
     A key that is given twice is refused. Raises UnsupportedArchitecture for a model_type, a field or a value that is not
     modelled, CostModelError for what is no config.
@@ -59,6 +65,15 @@ def read_config(text: str, name: str) -> Imported:
     """
     where = shown(name)[1:-1]
     config = _object(text, where)
+    found = read_fields(config, name, where)
+    if index is None:
+        return found
+    published = total_size(_object(index, INDEX, MAX_INDEX_BYTES), INDEX)
+    return replace(found, stored=compared(found.architecture, published, stored_as(config, found.precision), INDEX))
+
+
+def read_fields(config: dict[str, Any], name: str, where: str, kind_of_file: str = "config.json") -> Imported:
+    """The architecture that a config's fields describe; `where` stands in errors, `kind_of_file` in its source."""
     kind = config.get("model_type")
     recipe = RECIPES.get(kind) if isinstance(kind, str) else None
     if recipe is None:
@@ -68,7 +83,7 @@ def read_config(text: str, name: str) -> Imported:
     data, parts, extras = _nested(recipe, config, where) if isinstance(recipe, Nested) else _plain(recipe, config, where)
     ignored = [entry for fields, idle in parts for entry in _ignored(fields, idle)]
     return Imported(
-        _checked(_named(config, name) | data, where),
+        _checked(_named(config, name, kind_of_file) | data, where),
         tuple(entry for fields, _ in parts for entry in fields.used.items()),
         tuple(ignored),
         tuple(entry for fields, _ in parts for entry in fields.assumed.items()) + extras,
@@ -79,9 +94,9 @@ def read_config(text: str, name: str) -> Imported:
 # text
 
 
-def _object(text: str, where: str) -> dict[str, Any]:
-    if len(text) > MAX_CONFIG_BYTES:
-        raise CostModelError(f"{where} has {len(text):,} characters; a config has at most {MAX_CONFIG_BYTES:,}")
+def _object(text: str, where: str, most: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    if len(text) > most:
+        raise CostModelError(f"{where} has {len(text):,} characters; such a file has at most {most:,}")
     try:
         data = json.loads(text, object_pairs_hook=_once)
     except RecursionError:
@@ -104,7 +119,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _named(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _named(config: Mapping[str, Any], name: str, kind_of_file: str) -> dict[str, Any]:
     """Name, title, maker and source: from `_name_or_path`, else from the file, or the folder of a `config.json`."""
     published = config.get("_name_or_path")
     published = published if isinstance(published, str) else ""
@@ -117,7 +132,8 @@ def _named(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     )
     organisation = re.fullmatch(r"([\w.-]+)/[\w.-]+", published[:200], re.ASCII)
     maker = organisation[1] if organisation and organisation[1].strip(".") else "unknown"
-    return {"name": known, "title": title, "maker": maker, "source": f"config.json of {title}, model_type {config['model_type']}"}
+    source = f"{kind_of_file} of {title}, model_type {config['model_type']}"
+    return {"name": known, "title": title, "maker": maker, "source": source}
 
 
 def _sanitised(text: str) -> str:
