@@ -44,15 +44,32 @@ def _llada_moe(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return "Qwen3MoeForCausalLM", called | {"head_dim": head, "mlp_only_layers": dense}
 
 
+def _hunyuan(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    own = {"head_dim": config["hidden_size"] // config["num_attention_heads"], "rope_scaling": None}
+    return "HunYuanMoEV1ForCausalLM", config | own
+
+
 STAND_INS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
     "LLaDAModelLM": _llada,
     "LLaDAMoEModelLM": _llada_moe,
     "DreamModel": lambda config: ("Qwen2ForCausalLM", config),
+    "HunYuanForCausalLM": _hunyuan,
 }
 """For each class that the library lacks, one of the same shape and its config.
 
 A mask has no parameters, and the counter sees all pairs whether causal or not.
 """
+
+
+def as_implemented(ours: cm.Architecture) -> cm.Architecture:
+    """Our architecture as the library's class has it: there no layer takes keys and values from another one."""
+    layers = tuple(
+        group.model_copy(update={"mixer": group.mixer.model_copy(update={"shares_kv": False})})
+        if group.mixer is not None and group.mixer.borrows
+        else group
+        for group in ours.layers
+    )
+    return ours.model_copy(update={"layers": layers})
 
 
 def build(class_name: str, config: dict[str, Any]) -> Any:

@@ -35,6 +35,8 @@ ROUTED = DENSE | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermed
                   "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1}  # fmt: skip
 LATENT = ROUTED | {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
                    "v_head_dim": 20}  # fmt: skip
+SHARING = DENSE | {"num_experts": 4, "moe_topk": 1, "num_shared_expert": 1, "use_qk_norm": True, "use_cla": True,
+                   "cla_share_factor": 3, "use_mixed_mlp_moe": True}  # fmt: skip
 PICKING = LATENT | {"index_n_heads": 3, "index_head_dim": 10, "index_topk": 5}
 LFM2 = DENSE | {"layer_types": ["conv", "full_attention", "conv"] * 2, "pad_token_id": 0}
 RWKV = {
@@ -95,6 +97,8 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("glm_moe_dsa", PICKING | {"indexer_types": ["full", "shared", "shared"] * 2, "first_k_dense_replace": 0}),
     ("glm_moe_dsa", PICKING | {"index_topk_freq": 3, "index_skip_topk_offset": 1, "num_nextn_predict_layers": 0}),
     ("glm_moe_dsa", PICKING | {"index_topk_pattern": "FSFSSF"}),
+    ("hunyuan", SHARING),
+    ("hunyuan", SHARING | {"use_cla": False, "tie_word_embeddings": True, "moe_topk": [2] * 6}),
     ("glm4_moe", ROUTED | {"use_qk_norm": True, "head_dim": 24}),
     ("glm4_moe", ROUTED | {"attention_bias": True}),
     ("olmo3", DENSE),
@@ -505,7 +509,9 @@ def check_against_the_reference(config: dict[str, Any], ours: cm.Architecture, p
     """Parameters, and cache and FLOPs of a prompt, of the class that `transformers` has for a config, without memory."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from .real_modules import build, expected_cache, expected_flops, measured, run, trained
+    from .real_modules import as_implemented, build, expected_cache, expected_flops, measured, run, trained
+
+    ours = as_implemented(ours)
 
     with torch.device("meta"):
         model = build(RECIPES[config["model_type"]].implementation, config)

@@ -14,7 +14,7 @@ import pytest
 
 import costmodel as cm
 
-from .real_modules import build, expected_cache, expected_flops, measured, run, trained
+from .real_modules import as_implemented, build, expected_cache, expected_flops, measured, run, trained
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -49,12 +49,13 @@ def active(model: Any) -> int:
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     used = elements(model) - elements(model, *TOWER) - (0 if table is head else table.numel())
     routed = [tensor for name, tensor in trained(model).items() if ".experts." in name]  # [E, ...] each
-    return used - sum(tensor.numel() - model.config.num_experts_per_tok * tensor[0].numel() for tensor in routed)
+    each = getattr(model.config, "num_experts_per_tok", None) or model.config.moe_topk
+    return used - sum(tensor.numel() - each * tensor[0].numel() for tensor in routed)
 
 
 @each_config
 def test_a_preset_has_the_parameters_of_the_reference_implementation(path: Path) -> None:
-    model, ours = reference(path), cm.load(path.stem).params
+    model, ours = reference(path), as_implemented(cm.load(path.stem)).params
     counted = {
         "total": elements(model),
         "active": active(model),
@@ -67,7 +68,7 @@ def test_a_preset_has_the_parameters_of_the_reference_implementation(path: Path)
 
 @each_config
 def test_a_preset_has_its_cache_and_flops_in_prefill_and_decode(path: Path) -> None:
-    model, ours = reference(path), cm.load(path.stem)
+    model, ours = reference(path), as_implemented(cm.load(path.stem))
     longest = (ours.max_position_embeddings or PROMPT + 1) - 1
     if any(group.mixer is not None and group.mixer.kind == "mamba" for group in ours.layers):
         longest = STEPS
@@ -85,7 +86,7 @@ def test_a_preset_has_its_cache_and_flops_in_prefill_and_decode(path: Path) -> N
 @pytest.mark.parametrize("path", [path for path in CONFIGS if cm.load(path.stem).vision], ids=lambda path: path.stem)
 def test_a_tower_has_its_flops(path: Path) -> None:
     """Alone: the model around it looks into the tokens for the places of images, which tensors without memory do not have."""
-    model, ours = reference(path), cm.load(path.stem)
+    model, ours = reference(path), as_implemented(cm.load(path.stem))
     size = model.config.vision_config.image_size
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter, torch.no_grad():
         model.model.get_image_features(torch.empty(BATCH, 3, size, size, dtype=torch.bfloat16, device="meta"))

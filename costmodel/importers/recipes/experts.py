@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from costmodel.importers.fields import Fields, flag, size
+from costmodel.importers.fields import Fields, Source, flag, size
 from costmodel.importers.recipes.base import (
     DSA,
     FULL,
@@ -29,6 +29,7 @@ from costmodel.importers.recipes.base import (
     by_feed_types,
     every_step,
     gqa,
+    heads,
     interval,
     moe,
     normed_by,
@@ -44,6 +45,30 @@ DEEPSEEK_V3 = Recipe(
     defaults=PLAIN | UNBIASED | {"num_nextn_predict_layers": 1}, aliases=ROUTED, idle=LATENT | NO_DENSE,
     only={"moe_layer_freq": (1,), "topk_method": ("noaux_tc",), "num_key_value_heads": one_per_head},
 )  # fmt: skip
+BORROWING = "borrowing"
+"""A layer that takes its keys and values from an earlier one."""
+
+
+def cross_layer(fields: Fields, depth: int) -> list[str]:
+    """Keys and values of their own in every `cla_share_factor`-th layer; those between take the ones before."""
+    factor = fields.size("cla_share_factor") if fields.flag("use_cla") else 1
+    return [BORROWING if place % factor else FULL for place in range(depth)]
+
+
+def one_for_all(name: str) -> Source:
+    """A whole number, which may stand as a list of one for each layer, all alike."""
+
+    def source(fields: Fields) -> int:
+        value = fields.value(name)
+        if isinstance(value, list) and value and all(one == value[0] for one in value):
+            fields.data[name] = value[0]
+        elif isinstance(value, list):
+            fields.unmodelled(name, value, "only the same number in every layer is")
+        return fields.size(name)
+
+    return source
+
+
 PICKED = "shared"
 """A layer of sparse attention that takes the tokens an earlier one picked."""
 
@@ -115,6 +140,15 @@ RECIPES: dict[str, Recipe | Nested] = {
         gqa(qkv_bias=flag("attention_bias"), rotary_dim=rotary, qk_norm=normed_by("use_qk_norm")),
         feeds=after_dense, experts=DEEPSEEK_V3.experts, mtp=DEEPSEEK_V3.mtp, aliases=ROUTED, idle=NO_DENSE,
         defaults=PLAIN | UNBIASED | {"use_qk_norm": False, "partial_rotary_factor": 0.5, "num_nextn_predict_layers": 1},
+    ),
+    "hunyuan": Recipe(
+        "HunYuanForCausalLM", biased(qk_norm=normed_by("use_qk_norm")), cross_layer, feeds=always,
+        others={BORROWING: biased(qk_norm=normed_by("use_qk_norm"), shares_kv=True)},
+        experts=moe("intermediate_size", num_experts_per_tok=one_for_all("moe_topk"),
+                    num_shared_experts=one_for_all("num_shared_expert")),
+        defaults=PLAIN | UNBIASED | {"num_key_value_heads": heads, "use_qk_norm": False, "use_cla": False, "num_shared_expert": 1},
+        only={"use_mixed_mlp_moe": (True,), "mlp_bias": (False,)}, idle={"cla_share_factor": "no layers share keys and values"},
+        notes=("layers that take keys and values from another one are counted without a norm of keys, which they have no use for",),
     ),
     "gpt_oss": Recipe(
         "GptOssForCausalLM", biased(sinks=True), interval(SLIDING, 2), feeds=always,
