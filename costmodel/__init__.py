@@ -10,7 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from costmodel.architecture import Architecture, MultiTokenPrediction, Reference
-    from costmodel.blocks import GQA, MLA, MLP, MLSTM, RWKV7, GatedDeltaNet, Mamba, Mamba2, MoE, Norm, RWKVChannelMix, ShortConv
+    from costmodel.blocks import (
+        DSA,
+        GQA,
+        KDA,
+        MLA,
+        MLP,
+        MLSTM,
+        RWKV7,
+        GatedDeltaNet,
+        LightningAttention,
+        Mamba,
+        Mamba2,
+        MoE,
+        Norm,
+        RWKVChannelMix,
+        ShortConv,
+        TokenMixing,
+    )
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
@@ -28,8 +45,11 @@ if TYPE_CHECKING:
 _HOME = {
     "architecture": ("Architecture", "MultiTokenPrediction", "Reference"),
     "blocks": (
+        "DSA",
         "GQA",
         "GatedDeltaNet",
+        "KDA",
+        "LightningAttention",
         "MLA",
         "MLP",
         "MLSTM",
@@ -40,6 +60,7 @@ _HOME = {
         "RWKV7",
         "RWKVChannelMix",
         "ShortConv",
+        "TokenMixing",
     ),
     "catalog": ("accelerator", "accelerators", "load", "presets"),
     "comparison": ("compare", "diff"),
@@ -60,7 +81,9 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __version__ = "0.1.0"
 
 __all__ = [
+    "DSA",
     "GQA",
+    "KDA",
     "MLA",
     "MLP",
     "MLSTM",
@@ -73,6 +96,7 @@ __all__ = [
     "Formula",
     "GatedDeltaNet",
     "LayerGroup",
+    "LightningAttention",
     "Mamba",
     "Mamba2",
     "MoE",
@@ -83,6 +107,7 @@ __all__ = [
     "Recursion",
     "Reference",
     "ShortConv",
+    "TokenMixing",
     "UnsupportedArchitecture",
     "VisionTower",
     "accelerator",

@@ -179,6 +179,8 @@ FAMILY_NAMES = (
     "mla",
     "dsa",
     "gated_deltanet",
+    "kda",
+    "lightning_attention",
     "token_mixing",
     "mamba",
     "mamba2",

@@ -88,6 +88,9 @@ b_a = _letter("b_a", "activation_element_bytes", "bytes of an activation element
 
 BY_FIELD: dict[str, Letter] = {letter.field: letter for letter in LETTERS.values()} | {
     "linear_value_head_dim": LETTERS["d_v"],
+    "linear_num_heads": LETTERS["n_r"],
+    "linear_head_dim": LETTERS["d_k"],
+    "block_size": LETTERS["C"],
     "qk_nope_head_dim": LETTERS["d_h"],
     "conv_kernel": LETTERS["K"],
     "conv_L_cache": LETTERS["K"],

@@ -12,12 +12,14 @@ from costmodel.blocks import (
     DSA,
     FAMILIES,
     GQA,
+    KDA,
     MLA,
     MLP,
     MLSTM,
     RWKV7,
     FeedForward,
     GatedDeltaNet,
+    LightningAttention,
     Mamba,
     Mamba2,
     Mixer,
@@ -120,7 +122,16 @@ def moe(draw: st.DrawFn) -> MoE:
     )  # fmt: skip
 
 
+kda = st.builds(
+    KDA, linear_num_heads=small, linear_head_dim=small, linear_conv_kernel_dim=st.integers(1, 6), chunk_size=st.integers(1, 9)
+)
+lightning_attention = st.builds(
+    LightningAttention, num_attention_heads=small, head_dim=small, block_size=st.integers(1, 9), activation=activations
+)
+
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
+    "kda": kda,
+    "lightning_attention": lightning_attention,
     "gqa": gqa(),
     "mla": mla,
     "dsa": dsa,

@@ -87,6 +87,7 @@ def build(class_name: str, config: dict[str, Any]) -> Any:
         from .goose import RWKV7ForCausalLM
 
         return RWKV7ForCausalLM(config).to(torch.bfloat16).eval()
+    config = {name: value for name, value in config.items() if name != "rope_scaling" or value is not None}
     chosen = getattr(transformers, class_name).config_class.from_dict(dict(config))
     how = {"attn_implementation": "eager", "experts_implementation": "batched_mm", "dtype": torch.bfloat16}
     model = transformers.AutoModelForCausalLM.from_config(chosen, **how).eval()
@@ -126,12 +127,23 @@ def measured(kept: Any, ours: cm.Architecture) -> tuple[Counter[str], Counter[st
     """Elements and bytes of every tensor in a cache, by layer group."""
     elements: Counter[str] = Counter()
     size: Counter[str] = Counter()
-    layers = [vars(layer) for layer in kept.layers] if hasattr(kept, "layers") else kept.rnn_state.values()
-    for group, layer in zip(ours.layer_order, layers, strict=True):
+    for group, layer in zip(ours.layer_order, _layers_kept(kept, len(ours.layer_order)), strict=True):
         for tensor in _tensors(layer):
             elements[group] += tensor.numel()
             size[group] += tensor.nbytes
     return elements, size
+
+
+def _layers_kept(kept: Any, depth: int) -> list[Any]:
+    """What holds each layer's tensors; MiniMax keeps its states in a list beside the layers."""
+    if not hasattr(kept, "layers"):
+        return list(kept.rnn_state.values())
+    layers: list[Any] = [vars(layer) for layer in kept.layers]
+    states = getattr(kept, "linear_cache", None)
+    if states is None:
+        return layers
+    layers, states = ([*held, *[[]] * (depth - len(held))] for held in (layers, states))
+    return [[layer, state] for layer, state in zip(layers, states, strict=True)]
 
 
 def _tensors(held: Any) -> Iterator[Any]:
@@ -250,11 +262,29 @@ def _mamba2_channels(mixer: cm.Mamba2) -> int:
     return mixer.mamba_num_heads * mixer.mamba_head_dim + 2 * mixer.n_groups * mixer.ssm_state_size
 
 
+def kda_counted(mixer: cm.KDA, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """Like the delta rule above; products of keys with keys, and of queries with keys, are element-wise: 4 C d a token unseen."""
+    kernel, chunk = mixer.linear_conv_kernel_dim, mixer.chunk_size
+    width = mixer.linear_num_heads * mixer.linear_head_dim
+    seen = 0
+    if new > 1:
+        padded = chunk * -(-new // chunk)
+        seen = ours("delta_rule", padded, padded) - padded * 4 * chunk * width
+    return 2 * kernel * 3 * width * convolved_columns(kernel, new, context) + seen - ours("delta_rule", new, context)
+
+
+def lightning_counted(mixer: cm.LightningAttention, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
+    """New tokens after a prefix are taken one by one."""
+    return 0 if new in (1, context) else new * ours("attention", 1, 1) - ours("attention", new, context)
+
+
 OTHERWISE: dict[str, Otherwise] = {
     "gqa": Otherwise(window_kept, window_counted),
     "gated_deltanet": Otherwise(lambda mixer, context: _channels(mixer), deltanet_counted),
     "mamba": Otherwise(lambda mixer, context: mixer.d_inner, mamba_counted),
     "mamba2": Otherwise(lambda mixer, context: _mamba2_channels(mixer), mamba2_counted),
+    "kda": Otherwise(lambda mixer, context: 3 * mixer.linear_num_heads * mixer.linear_head_dim, kda_counted),
+    "lightning_attention": Otherwise(counted=lightning_counted),
     "mlstm": Otherwise(counted=mlstm_counted),
     "short_conv": Otherwise(columns=lambda mixer: 1, counted=short_conv_counted),
 }

@@ -35,6 +35,18 @@ ROUTED = DENSE | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermed
                   "first_k_dense_replace": 2, "n_group": 1, "topk_group": 1}  # fmt: skip
 LATENT = ROUTED | {"num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 12, "qk_rope_head_dim": 8,
                    "v_head_dim": 20}  # fmt: skip
+KIMI = LATENT | {
+    "pad_token_id": 0,
+    "linear_num_heads": 3,
+    "linear_head_dim": 10,
+    "num_experts": 4,
+    "num_shared_experts": 1,
+    "q_lora_rank": None,
+}
+KIMI = {name: value for name, value in KIMI.items() if name not in ("n_routed_experts", "n_shared_experts")}
+UNSTATED = {name: value for name, value in KIMI.items() if not name.startswith("linear_")}
+LISTED = {"full_attn_layers": [2, 6], "kda_layers": [1, 3, 4, 5], "num_heads": 2, "head_dim": 12, "short_conv_kernel_size": 3}
+LIGHT = DENSE | {"num_local_experts": 4, "num_experts_per_tok": 2, "block_size": 16}
 SHARING = DENSE | {"num_experts": 4, "moe_topk": 1, "num_shared_expert": 1, "use_qk_norm": True, "use_cla": True,
                    "cla_share_factor": 3, "use_mixed_mlp_moe": True}  # fmt: skip
 PICKING = LATENT | {"index_n_heads": 3, "index_head_dim": 10, "index_topk": 5}
@@ -97,6 +109,11 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("glm_moe_dsa", PICKING | {"indexer_types": ["full", "shared", "shared"] * 2, "first_k_dense_replace": 0}),
     ("glm_moe_dsa", PICKING | {"index_topk_freq": 3, "index_skip_topk_offset": 1, "num_nextn_predict_layers": 0}),
     ("glm_moe_dsa", PICKING | {"index_topk_pattern": "FSFSSF"}),
+    ("kimi_linear", KIMI),
+    ("kimi_linear", UNSTATED | {"linear_attn_config": LISTED, "mlp_layer_types": ["sparse", "dense"] * 3, "q_lora_rank": 24}),
+    ("kimi_linear", KIMI | {"layer_types": ["linear_attention", "full_attention"] * 3, "attention_bias": True}),
+    ("minimax", LIGHT),
+    ("minimax", LIGHT | {"layer_types": ["linear_attention"] * 5 + ["full_attention"], "head_dim": 24, "block_size": 8}),
     ("hunyuan", SHARING),
     ("hunyuan", SHARING | {"use_cla": False, "tie_word_embeddings": True, "moe_topk": [2] * 6}),
     ("glm4_moe", ROUTED | {"use_qk_norm": True, "head_dim": 24}),
@@ -195,8 +212,8 @@ def test_a_published_config_is_our_preset(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_field_is_told(name: str) -> None:
     imported, config = import_config(PUBLISHED[name]), CONFIGS[name]
-    nested = [key for key in ("text_config", "vision_config") if key in config]
-    fields = {*config, *(f"{key}.{field}" for key in nested for field in config[key])}
+    nested = [key for key in ("text_config", "vision_config", "linear_attn_config") if key in config]
+    fields = {*config, *(f"{key}.{field}" for key in nested for field in config[key])} - {"linear_attn_config"}
     told = [field for field, _ in (*imported.used, *imported.ignored)]
     assert sorted(told) == sorted(fields)
     assert not fields & {field for field, _ in imported.assumed}

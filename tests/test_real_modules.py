@@ -77,6 +77,7 @@ def architecture(*layers: cm.LayerGroup, tied: bool = False, **changes: Any) -> 
 MLP = cm.MLP(intermediate_size=72)
 SHARED = {"num_shared_experts": 2, "score_correction_bias": True}
 GATED_SHARED = moe(num_shared_experts=1, shared_expert_intermediate_size=26, shared_expert_gate=True)
+CHANNELS = cm.KDA(linear_num_heads=3, linear_head_dim=11, linear_conv_kernel_dim=KERNEL)
 DELTANET = cm.GatedDeltaNet(
     linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=6, linear_value_head_dim=13, linear_conv_kernel_dim=KERNEL
 )
@@ -245,6 +246,35 @@ PAIRS = {
         architecture(
             group("mamba2", 4, HEADED, cm.MLP(intermediate_size=26)),
             group("attention", 2, gqa(qkv_bias=True, o_bias=True), cm.MLP(intermediate_size=26)), pattern=GRANITE_ORDER,
+        ),
+    ),
+    "kimi_linear": Pair(
+        "KimiLinearForCausalLM",
+        {
+            **COMMON, "pad_token_id": None, "kv_lora_rank": 14, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 9,
+            "intermediate_size": 72, "num_key_value_heads": HEADS, "num_hidden_layers": 4, "first_k_dense_replace": 1,
+            "num_experts": 8, "num_experts_per_token": 3, "moe_intermediate_size": 22, "num_shared_experts": 1,
+            "linear_attn_config": {
+                "full_attn_layers": [3], "kda_layers": [1, 2, 4], "num_heads": 3, "head_dim": 11, "short_conv_kernel_size": KERNEL,
+            },
+        },
+        architecture(
+            group("kda-dense", 1, CHANNELS, MLP),
+            group("kda-moe", 2, CHANNELS, moe(num_shared_experts=1, score_correction_bias=True)),
+            group("attention-moe", 1, mla(rope=False), moe(num_shared_experts=1, score_correction_bias=True)),
+            pattern=("kda-dense", "kda-moe", "attention-moe", "kda-moe"),
+        ),
+    ),
+    "minimax": Pair(
+        "MiniMaxForCausalLM",
+        {
+            **GROUPED, "pad_token_id": None, "num_hidden_layers": 4, "intermediate_size": 22, "num_local_experts": 8,
+            "num_experts_per_tok": 3, "block_size": 16,
+        },
+        architecture(
+            group("attention", 2, gqa(), moe()),
+            group("lightning", 2, cm.LightningAttention(num_attention_heads=HEADS, head_dim=HEAD, block_size=16), moe()),
+            pattern=("attention", "lightning"),
         ),
     ),
     "lfm2": Pair(

@@ -10,6 +10,8 @@ from costmodel.blocks.base import Block, FeedForward, Mixer
 from costmodel.blocks.dsa import DSA
 from costmodel.blocks.gated_deltanet import GatedDeltaNet
 from costmodel.blocks.gqa import GQA
+from costmodel.blocks.kda import KDA
+from costmodel.blocks.lightning_attention import LightningAttention
 from costmodel.blocks.mamba import Mamba
 from costmodel.blocks.mamba2 import Mamba2
 from costmodel.blocks.mla import MLA
@@ -21,7 +23,7 @@ from costmodel.blocks.rwkv7 import RWKV7, RWKVChannelMix
 from costmodel.blocks.short_conv import ShortConv
 from costmodel.blocks.token_mixing import TokenMixing
 
-AnyMixer = GQA | MLA | DSA | GatedDeltaNet | TokenMixing | Mamba | Mamba2 | ShortConv | MLSTM | RWKV7
+AnyMixer = GQA | MLA | DSA | GatedDeltaNet | KDA | LightningAttention | TokenMixing | Mamba | Mamba2 | ShortConv | MLSTM | RWKV7
 AnyFeedForward = MLP | MoE | RWKVChannelMix
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
@@ -36,6 +38,7 @@ __all__ = [
     "DSA",
     "FAMILIES",
     "GQA",
+    "KDA",
     "MLA",
     "MLP",
     "MLSTM",
@@ -46,6 +49,7 @@ __all__ = [
     "FeedForward",
     "FeedForwardField",
     "GatedDeltaNet",
+    "LightningAttention",
     "Mamba",
     "Mamba2",
     "Mixer",

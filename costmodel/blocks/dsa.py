@@ -61,7 +61,8 @@ class DSA(Mixer):
 
     def _attention(self) -> MLA:
         """The attention beneath, with the same fields."""
-        fields: dict[str, Any] = {name: getattr(self, name) for name in MLA.model_fields if name != "kind"}
+        shared = (MLA.model_fields.keys() & DSA.model_fields.keys()) - {"kind"}
+        fields: dict[str, Any] = {name: getattr(self, name) for name in shared}
         return MLA.model_construct(**fields)
 
     def _index_keys(self) -> tuple[Kept, ...]:

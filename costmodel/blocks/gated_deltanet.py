@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import model_validator
-from sympy import Integer
+from sympy import Expr, Integer
 
 from costmodel.blocks.base import Mixer, Size
 from costmodel.cost import ONE, ZERO, Kept, Weight
@@ -59,22 +59,11 @@ class GatedDeltaNet(Mixer):
             vector("conv_silu", N * (2 * keys + values), 4),
             vector("decay_and_beta", N * n_v, 9, moved=4 * N * n_v, weights=per_head + per_head),  # A_log and dt_bias
             vector("qk_l2norm", 2 * N * keys, 4),
-            *self._delta_rule(self.algorithm(forward)),
+            *delta_rule(self.algorithm(forward), n_k, n_v, d_k, d_v, self._states()),
             norm("norm", d_v, n_v),
             vector("output_gate", N * values, 5, moved=3 * N * values),
             linear("out_proj", values, d_model),
         ]
-
-    def _delta_rule(self, algorithm: str) -> list[Op]:
-        moved = 2 * N * n_k * d_k + 2 * N * n_v * d_v
-        on_state = 6 * N * n_v * d_k * d_v
-        if algorithm == "recurrent":
-            decay = vector("decay_state", N * n_v * d_k * d_v, 1, moved=ZERO, algorithm=algorithm)
-            return [scan("delta_rule", on_state, self._states(), moved=moved, algorithm=algorithm), decay]
-        within = B * n_v * chunk_powers(T, C, 2) * 2 * (3 * d_k + 2 * d_v)
-        # forward substitution of a unit lower triangle of c rows, each from the rows above: (c^3 - c) / 3 a chunk
-        solve = vector("triangular_solve", B * n_v * (chunk_powers(T, C, 3) - T) / 3, 1, moved=ZERO, algorithm=algorithm)
-        return [scan("delta_rule", on_state + within, self._states(), moved=moved, algorithm=algorithm), solve]
 
     def kept(self) -> tuple[Kept, ...]:
         """The state (fp32 unless set), and kernel - 1 columns of convolution input in the activations' format."""
@@ -89,3 +78,16 @@ class GatedDeltaNet(Mixer):
             Kept("conv_tail_qk", n_k, 2 * d_k * columns, per_token=False, role="activations"),
             Kept("conv_tail_v", n_v, d_v * columns, per_token=False, role="activations"),
         )
+
+
+def delta_rule(algorithm: str, keys: Expr, heads: Expr, key: Expr, value: Expr, states: tuple[Kept, ...]) -> list[Op]:
+    """The rule over `heads` states [key, value], with queries and keys of `keys` heads: `recurrent`, or in chunks of C."""
+    moved = 2 * N * keys * key + 2 * N * heads * value
+    on_state = 6 * N * heads * key * value
+    if algorithm == "recurrent":
+        decay = vector("decay_state", N * heads * key * value, 1, moved=ZERO, algorithm=algorithm)
+        return [scan("delta_rule", on_state, states, moved=moved, algorithm=algorithm), decay]
+    within = B * heads * chunk_powers(T, C, 2) * 2 * (3 * key + 2 * value)
+    # forward substitution of a unit lower triangle of c rows, each from the rows above: (c^3 - c) / 3 a chunk
+    solve = vector("triangular_solve", B * heads * (chunk_powers(T, C, 3) - T) / 3, 1, moved=ZERO, algorithm=algorithm)
+    return [scan("delta_rule", on_state + within, states, moved=moved, algorithm=algorithm), solve]

@@ -38,6 +38,8 @@ class MLA(Mixer):
     v_head_dim: Annotated[Size, d_v]
     attention_bias: Flag = False
     """Biases on the two down-projections and on the output."""
+    rope: Flag = True
+    """Whether rope turns the part of keys and queries that is kept for it."""
 
     def ops(self, forward: Pass) -> list[Op]:
         return self.ops_over(forward, visible_pairs(forward.attention, forward.phase))
@@ -56,7 +58,7 @@ class MLA(Mixer):
             *self._queries(),
             linear("kv_a_proj", d_model, d_c + d_hR, bias=self.attention_bias),
             norm("kv_a_norm", d_c),
-            vector("rope", N * (n_h + 1) * d_hR, 3),
+            *([vector("rope", N * (n_h + 1) * d_hR, 3)] if self.rope else []),
             linear("kv_b_proj", d_c, n_h * (d_h + d_v), tokens, reads=reads, algorithm=algorithm),
             attend("attention", n_h, d_c + d_hR, d_c, pairs, kept, algorithm=algorithm)
             if absorbed

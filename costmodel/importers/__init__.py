@@ -154,7 +154,7 @@ Read = tuple[dict[str, Any], tuple[tuple[Fields, Mapping[str, str]], ...], tuple
 
 def _plain(recipe: Recipe, config: object, where: str, inside: str = "") -> Read:
     """An architecture's data, the fields read and which may stay idle, and what is assumed beside the fields."""
-    fields = Fields(config, where, inside, defaults=recipe.defaults, aliases=recipe.aliases)
+    fields = Fields(_opened(config, recipe.inside), where, inside, defaults=recipe.defaults, aliases=recipe.aliases)
     fields.expect({**EVERYWHERE, **recipe.only})
     _check_class(fields, recipe.implementation)
     _check_rope(fields)
@@ -180,6 +180,15 @@ def _plain(recipe: Recipe, config: object, where: str, inside: str = "") -> Read
         )
     unstated = () if stated or not modules else (("multi-token-prediction modules", modules if draft else 0),)
     return data, ((fields, recipe.idle),), unstated
+
+
+def _opened(config: object, inside: Sequence[str]) -> object:
+    """The config with the fields of objects within it beside the others, each as `object.field`."""
+    if not isinstance(config, dict):
+        return config
+    within = {name: config[name] for name in inside if isinstance(config.get(name), dict)}
+    fields = {f"{name}.{field}": value for name, data in within.items() for field, value in data.items()}
+    return {name: value for name, value in config.items() if name not in within} | fields
 
 
 def _nested(recipe: Nested, config: object, where: str) -> Read:
@@ -247,7 +256,8 @@ def _layers(recipe: Recipe, fields: Fields) -> tuple[list[dict[str, Any]], tuple
     depth = fields.size("num_hidden_layers", high=MAX_LAYERS)
     mixers = recipe.mixers(fields, depth)
     kinds = list(zip(mixers, recipe.feeds(fields, len(mixers)), strict=True))
-    names = _names(kinds)
+    linear = str(recipe.others.get(LINEAR, {}).get("kind", LINEAR)).removeprefix("gated_").partition("_")[0]
+    names = _names(kinds, linear)
     order = [names[kind] for kind in kinds]
     groups = [
         {
@@ -262,14 +272,14 @@ def _layers(recipe: Recipe, fields: Fields) -> tuple[list[dict[str, Any]], tuple
     return groups, _pattern(order), names.get((FULL, SPARSE))
 
 
-CALLED = {SLIDING: "local", LINEAR: "deltanet"}
-"""Names of layers by their mixer; the kinds of others are names already."""
+CALLED = {SLIDING: "local"}
+"""Names of layers by their mixer; linear ones are called by their block, and the kinds of others are names already."""
 
 
-def _names(kinds: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def _names(kinds: Sequence[tuple[str, str]], linear: str) -> dict[tuple[str, str], str]:
     """A name for each kind of layer, in order of appearance: by what tells it from the others."""
     mixers, feeds = {mixer for mixer, _ in kinds} - {NONE}, {feed for _, feed in kinds} - {NONE}
-    called = CALLED | {FULL: "global" if mixers <= {FULL, SLIDING} else "attention"}
+    called = CALLED | {LINEAR: linear, FULL: "global" if mixers <= {FULL, SLIDING} else "attention"}
     names = {}
     for mixer, feed in dict.fromkeys(kinds):
         parts = [called.get(mixer, mixer)] if mixer != NONE and len(mixers) > 1 else []

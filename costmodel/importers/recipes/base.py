@@ -155,6 +155,11 @@ MLA: Block = {
     "kind": "mla", "q_lora_rank": optional("q_lora_rank"), "attention_bias": flag("attention_bias"),
     **{name: size(name) for name in ("num_attention_heads", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")},
 }  # fmt: skip
+KDA: Block = {"kind": "kda"} | {name: size(name) for name in ("linear_num_heads", "linear_head_dim", "linear_conv_kernel_dim")}
+LIGHTNING: Block = {
+    "kind": "lightning_attention", "activation": activation,
+    **{name: size(name) for name in ("num_attention_heads", "head_dim", "block_size")},
+}  # fmt: skip
 DSA: dict[str, Any] = {
     **MLA, "kind": "dsa", "q_lora_rank": size("q_lora_rank"),
     **{name: size(name) for name in ("index_n_heads", "index_head_dim", "index_topk")},
@@ -215,6 +220,8 @@ class Recipe:
     groups: Mapping[str, Block] = field(default_factory=dict)
     norm: Block = field(default_factory=dict)
     embedding_norm: Source | None = None
+    inside: tuple[str, ...] = ()
+    """Objects within the config, whose fields are read as `object.field`."""
     positions: Source | None = None
     diffusion: Block | None = None
     mtp: Source | int = 0

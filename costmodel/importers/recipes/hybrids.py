@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from costmodel.importers.fields import Fields, flag, size
+from costmodel.importers.fields import Fields, flag, optional, size
 from costmodel.importers.recipes.base import (
     DELTANET,
     FULL,
     GATED_SHARED,
+    KDA,
+    LATENT,
+    LIGHTNING,
     LINEAR,
     LOCAL_EXPERTS,
+    MLA,
     NO_DENSE,
     NO_SLIDING,
     PLAIN,
@@ -22,7 +26,9 @@ from costmodel.importers.recipes.base import (
     Nested,
     Recipe,
     after_dense,
+    always,
     biased,
+    by_feed_types,
     by_type,
     every_step,
     gqa,
@@ -30,6 +36,7 @@ from costmodel.importers.recipes.base import (
     interval,
     mlp,
     moe,
+    one_per_head,
     rotary,
     rounded_up,
 )  # fmt: skip
@@ -76,6 +83,22 @@ LFM2_IDLE = {
     **dict.fromkeys(("block_use_xavier_init", "conv_use_xavier_init"), "for training alone"),
 }  # fmt: skip
 
+LINEAR_CONFIG = "linear_attn_config"
+
+
+def listed(fields: Fields, depth: int) -> list[str]:
+    """Layers by the two lists of a config, counted from 1, or by `layer_types`; without either one in four is attention."""
+    if fields.given("layer_types"):
+        return fields.choices("layer_types", {FULL: FULL, LINEAR: LINEAR}, depth)
+    names = {kind: f"{LINEAR_CONFIG}.{name}_layers" for kind, name in ((FULL, "full_attn"), (LINEAR, "kda"))}
+    if not all(fields.given(name) for name in names.values()):
+        return [FULL if place and place % 4 == 0 else LINEAR for place in range(depth)]
+    places = {place: kind for kind, name in names.items() for place in fields.places(name)}
+    if set(places) != set(range(1, depth + 1)) or sum(len(fields.places(name)) for name in names.values()) != depth:
+        fields.wrong(names[FULL], sorted(places), f"every layer from 1 to {depth:,} once, here or in {names[LINEAR]}")
+    return [places[place] for place in range(1, depth + 1)]
+
+
 RECIPES: dict[str, Recipe | Nested] = {
     "qwen3_next": Recipe(
         "Qwen3NextForCausalLM", biased(qk_norm="head", output_gate=True, rotary_dim=rotary),
@@ -97,5 +120,36 @@ RECIPES: dict[str, Recipe | Nested] = {
         defaults=LFM2 | {"first_k_dense_replace": 2, "use_expert_bias": True, "num_experts": 32, "num_experts_per_tok": 4},
         aliases={"tie_embedding": "tie_word_embeddings", "num_dense_layers": "first_k_dense_replace"},
         only={"hidden_act": ("silu",)},
+    ),
+    "kimi_linear": Recipe(
+        "KimiLinearForCausalLM", {**MLA, "rope": False}, listed, others={LINEAR: KDA}, feeds=by_feed_types(after_dense),
+        experts=moe(num_shared_experts=size("num_shared_experts", 0), score_correction_bias=True),
+        mtp=size("num_nextn_predict_layers", 0), inside=(LINEAR_CONFIG,),
+        defaults=PLAIN | UNBIASED | {
+            "linear_num_heads": 32, "linear_head_dim": 128, "linear_conv_kernel_dim": 4, "num_nextn_predict_layers": 0,
+            "first_k_dense_replace": 1, "q_lora_rank": None, "mla_use_nope": True,
+        },
+        aliases=LOCAL_EXPERTS | {
+            f"{LINEAR_CONFIG}.num_heads": "linear_num_heads", f"{LINEAR_CONFIG}.head_dim": "linear_head_dim",
+            f"{LINEAR_CONFIG}.short_conv_kernel_size": "linear_conv_kernel_dim", "model_max_length": "max_position_embeddings",
+            "num_experts_per_token": "num_experts_per_tok", "n_shared_experts": "num_shared_experts",
+        },
+        only={"mla_use_nope": (True,), "moe_layer_freq": (1,), "num_key_value_heads": one_per_head},
+        idle=LATENT | NO_DENSE | {
+            "first_k_dense_replace": "mlp_layer_types says it", "moe_renormalize": "how experts are picked",
+            "moe_router_activation_func": "how experts are picked", "num_expert_group": "how experts are picked",
+            "use_grouped_topk": "how experts are picked", f"{LINEAR_CONFIG}.full_attn_layers": "layer_types says it",
+            f"{LINEAR_CONFIG}.kda_layers": "layer_types says it",
+        },
+    ),
+    "minimax": Recipe(
+        "MiniMaxForCausalLM", gqa(rotary_dim=optional("rotary_dim")), interval(LINEAR, 2, full_at=0), others={LINEAR: LIGHTNING},
+        feeds=always, experts=moe("intermediate_size"), aliases=LOCAL_EXPERTS,
+        defaults=PLAIN | {"num_key_value_heads": 8, "block_size": 256, "rotary_dim": None},
+        only={"sliding_window": (None,), "attention_bias": (False,), "shared_intermediate_size": (0, None)},
+        idle={
+            f"{part}_{factor}_factor": "a constant of the implementation"
+            for part in ("full_attn", "linear_attn", "mlp") for factor in ("alpha", "beta")
+        },
     ),
 }  # fmt: skip
