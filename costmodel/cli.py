@@ -184,6 +184,7 @@ FAMILY_NAMES = (
     "token_mixing",
     "mamba",
     "mamba2",
+    "parallel_hybrid",
     "short_conv",
     "mlstm",
     "rwkv7",

@@ -25,6 +25,7 @@ from costmodel.blocks import (
     Mixer,
     MoE,
     Norm,
+    ParallelHybrid,
     RWKVChannelMix,
     ShortConv,
     TokenMixing,
@@ -129,9 +130,22 @@ lightning_attention = st.builds(
     LightningAttention, num_attention_heads=small, head_dim=small, block_size=st.integers(1, 9), activation=activations
 )
 
+
+@st.composite
+def parallel_hybrid(draw: st.DrawFn) -> ParallelHybrid:
+    """Attention and Mamba-2 heads with any of their options."""
+    state_space = draw(mamba2())
+    n_kv = draw(small)
+    return ParallelHybrid(
+        num_attention_heads=n_kv * draw(st.integers(1, 4)), num_key_value_heads=n_kv, head_dim=draw(small), qkv_bias=draw(flags),
+        o_bias=draw(flags), **state_space.model_dump(exclude={"kind"}),
+    )  # fmt: skip
+
+
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "kda": kda,
     "lightning_attention": lightning_attention,
+    "parallel_hybrid": parallel_hybrid(),
     "gqa": gqa(),
     "mla": mla,
     "dsa": dsa,

@@ -283,6 +283,10 @@ OTHERWISE: dict[str, Otherwise] = {
     "gated_deltanet": Otherwise(lambda mixer, context: _channels(mixer), deltanet_counted),
     "mamba": Otherwise(lambda mixer, context: mixer.d_inner, mamba_counted),
     "mamba2": Otherwise(lambda mixer, context: _mamba2_channels(mixer), mamba2_counted),
+    "parallel_hybrid": Otherwise(
+        lambda mixer, context: _mamba2_channels(mixer),
+        lambda mixer, new, context, ours: mamba2_counted(mixer, new, context, lambda op, n, c: ours(f"ssm.{op}", n, c)),
+    ),
     "kda": Otherwise(lambda mixer, context: 3 * mixer.linear_num_heads * mixer.linear_head_dim, kda_counted),
     "lightning_attention": Otherwise(counted=lightning_counted),
     "mlstm": Otherwise(counted=mlstm_counted),

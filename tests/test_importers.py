@@ -47,6 +47,8 @@ KIMI = {name: value for name, value in KIMI.items() if name not in ("n_routed_ex
 UNSTATED = {name: value for name, value in KIMI.items() if not name.startswith("linear_")}
 LISTED = {"full_attn_layers": [2, 6], "kda_layers": [1, 3, 4, 5], "num_heads": 2, "head_dim": 12, "short_conv_kernel_size": 3}
 LIGHT = DENSE | {"num_local_experts": 4, "num_experts_per_tok": 2, "block_size": 16}
+SIDES = DENSE | {"mamba_d_ssm": None, "mamba_expand": 2, "mamba_n_heads": 4, "mamba_d_state": 8, "mamba_n_groups": 2,
+                 "mamba_chunk_size": 16, "pad_token_id": 0}  # fmt: skip
 SHARING = DENSE | {"num_experts": 4, "moe_topk": 1, "num_shared_expert": 1, "use_qk_norm": True, "use_cla": True,
                    "cla_share_factor": 3, "use_mixed_mlp_moe": True}  # fmt: skip
 PICKING = LATENT | {"index_n_heads": 3, "index_head_dim": 10, "index_topk": 5}
@@ -112,6 +114,9 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("kimi_linear", KIMI),
     ("kimi_linear", UNSTATED | {"linear_attn_config": LISTED, "mlp_layer_types": ["sparse", "dense"] * 3, "q_lora_rank": 24}),
     ("kimi_linear", KIMI | {"layer_types": ["linear_attention", "full_attention"] * 3, "attention_bias": True}),
+    ("falcon_h1", SIDES),
+    ("falcon_h1", SIDES | {"mamba_d_ssm": 96, "mamba_d_head": 24, "mamba_rms_norm": True, "mamba_conv_bias": False}),
+    ("falcon_h1", SIDES | {"projectors_bias": True, "mlp_bias": True, "attention_bias": True, "mamba_proj_bias": True}),
     ("minimax", LIGHT),
     ("minimax", LIGHT | {"layer_types": ["linear_attention"] * 5 + ["full_attention"], "head_dim": 24, "block_size": 8}),
     ("hunyuan", SHARING),

@@ -265,6 +265,23 @@ PAIRS = {
             pattern=("kda-dense", "kda-moe", "attention-moe", "kda-moe"),
         ),
     ),
+    "falcon_h1": Pair(
+        "FalconH1ForCausalLM",
+        {
+            **DENSE, "pad_token_id": None, "mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_d_head": 16, "mamba_d_state": 5,
+            "mamba_n_groups": 2, "mamba_chunk_size": 16, "mamba_rms_norm": True,
+        },
+        architecture(
+            group(
+                "dense", 3,
+                cm.ParallelHybrid(
+                    num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, head_dim=HEAD, mamba_num_heads=6, mamba_head_dim=16,
+                    ssm_state_size=5, n_groups=2, conv_kernel=KERNEL, chunk_size=16, gated_norm=True,
+                ),
+                MLP,
+            ),
+        ),
+    ),
     "minimax": Pair(
         "MiniMaxForCausalLM",
         {

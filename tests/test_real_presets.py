@@ -49,7 +49,7 @@ def active(model: Any) -> int:
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     used = elements(model) - elements(model, *TOWER) - (0 if table is head else table.numel())
     routed = [tensor for name, tensor in trained(model).items() if ".experts." in name]  # [E, ...] each
-    each = getattr(model.config, "num_experts_per_tok", None) or model.config.moe_topk
+    each = getattr(model.config, "num_experts_per_tok", None) or getattr(model.config, "moe_topk", 0)
     return used - sum(tensor.numel() - each * tensor[0].numel() for tensor in routed)
 
 

@@ -19,11 +19,26 @@ from costmodel.blocks.mlp import MLP
 from costmodel.blocks.mlstm import MLSTM
 from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
+from costmodel.blocks.parallel_hybrid import ParallelHybrid
 from costmodel.blocks.rwkv7 import RWKV7, RWKVChannelMix
 from costmodel.blocks.short_conv import ShortConv
 from costmodel.blocks.token_mixing import TokenMixing
 
-AnyMixer = GQA | MLA | DSA | GatedDeltaNet | KDA | LightningAttention | TokenMixing | Mamba | Mamba2 | ShortConv | MLSTM | RWKV7
+AnyMixer = (
+    GQA
+    | MLA
+    | DSA
+    | GatedDeltaNet
+    | KDA
+    | LightningAttention
+    | TokenMixing
+    | Mamba
+    | Mamba2
+    | ParallelHybrid
+    | ShortConv
+    | MLSTM
+    | RWKV7
+)
 AnyFeedForward = MLP | MoE | RWKVChannelMix
 
 MixerField = Annotated[AnyMixer, Field(discriminator="kind")]
@@ -56,6 +71,7 @@ __all__ = [
     "MixerField",
     "MoE",
     "Norm",
+    "ParallelHybrid",
     "RWKVChannelMix",
     "ShortConv",
     "TokenMixing",

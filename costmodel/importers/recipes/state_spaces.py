@@ -101,6 +101,35 @@ def mixtures_if_any(fields: Fields, depth: int) -> list[str]:
     return [SPARSE if fields.size("num_experts", 0) else DENSE] * depth
 
 
+def side_channels(fields: Fields) -> int:
+    """Channels beside attention: `mamba_d_ssm`, or the model's width, expanded."""
+    return channels(fields) if fields.value("d_inner") is None else fields.size("d_inner")
+
+
+def side_width(fields: Fields) -> int:
+    """The width of a head beside attention: `auto` shares out the channels."""
+    if fields.value("mamba_head_dim") == "auto":
+        return max(side_channels(fields) // fields.size("mamba_num_heads"), 1)
+    return fields.size("mamba_head_dim")
+
+
+def side_heads(fields: Fields) -> int:
+    """Heads beside attention, which must make up the channels."""
+    count, width, whole = fields.size("mamba_num_heads"), side_width(fields), side_channels(fields)
+    if count * width != whole:
+        fields.wrong("mamba_num_heads", count, f"as many heads of {width:,} as make up {whole:,} channels")
+    return count
+
+
+SIDE_BY_SIDE: Block = {
+    **biased(), **HEADED, "kind": "parallel_hybrid", "mamba_num_heads": side_heads, "mamba_head_dim": side_width,
+    "gated_norm": flag("mamba_rms_norm"), "out_proj_bias": flag("projectors_bias"),
+}  # fmt: skip
+MULTIPLIED = dict.fromkeys(
+    ("lm_head_multiplier", "embedding_multiplier", "mlp_multipliers", "key_multiplier", "attention_out_multiplier",
+     "attention_in_multiplier", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier"),
+    "a constant of the implementation",
+)  # fmt: skip
 TYPES = {"mamba": MAMBA2, "linear_attention": MAMBA2, "attention": FULL, "full_attention": FULL}
 
 
@@ -229,5 +258,20 @@ RECIPES: dict[str, Recipe | Nested] = {
         },
         only=SILU | {"normalization_function": ("rmsnorm",), "position_embedding_type": (None, "nope", "rope")},
         idle=TIME | RUN | SCALED | NO_EXPERTS,
+    ),
+    "falcon_h1": Recipe(
+        "FalconH1ForCausalLM", SIDE_BY_SIDE, dense=mlp(bias=flag("mlp_bias")),
+        defaults=PLAIN | UNBIASED | MIXED | {
+            "num_key_value_heads": heads, "mamba_head_dim": "auto", "chunk_size": 256, "mamba_rms_norm": False,
+            "projectors_bias": False, "mlp_bias": False, "d_inner": None,
+        },
+        aliases=SHORT_NAMES | {
+            "mamba_d_ssm": "d_inner", "mamba_n_heads": "mamba_num_heads", "mamba_d_head": "mamba_head_dim",
+            "mamba_n_groups": "n_groups", "mamba_chunk_size": "chunk_size", "mamba_proj_bias": "use_bias",
+        },
+        only=SILU,
+        idle=TIME | RUN | MULTIPLIED | {
+            "mamba_expand": "mamba_d_ssm says it", "mamba_norm_before_gate": "the order of two operations",
+        },
     ),
 }  # fmt: skip
