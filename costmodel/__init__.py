@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Norm,
         ParallelHybrid,
         RWKVChannelMix,
+        SharedTransformer,
         ShortConv,
         TokenMixing,
     )
@@ -61,6 +62,7 @@ _HOME = {
         "ParallelHybrid",
         "RWKV7",
         "RWKVChannelMix",
+        "SharedTransformer",
         "ShortConv",
         "TokenMixing",
     ),
@@ -109,6 +111,7 @@ __all__ = [
     "RWKVChannelMix",
     "Recursion",
     "Reference",
+    "SharedTransformer",
     "ShortConv",
     "TokenMixing",
     "UnsupportedArchitecture",

@@ -185,6 +185,7 @@ FAMILY_NAMES = (
     "mamba",
     "mamba2",
     "parallel_hybrid",
+    "shared_transformer",
     "short_conv",
     "mlstm",
     "rwkv7",

@@ -73,6 +73,7 @@ d_N = _letter("d_N", "ssm_state_size", "elements of state that a state space kee
 d_inner = _letter("d_inner", "d_inner", "channels of a Mamba layer")
 d_t = _letter("d_t", "time_step_rank", "width of the latent that a Mamba layer makes its step from")
 n_g = _letter("n_g", "n_groups", "groups of Mamba-2 heads that share what writes and reads their states")
+r_l = _letter("r_l", "adapter_rank", "rank of the adapters of layers that share a block")
 n_r = _letter("n_r", "num_heads", "heads of a recurrent layer, each with its own state")
 r_w = _letter("r_w", "decay_low_rank_dim", "rank of what makes an RWKV layer's decay")
 r_a = _letter("r_a", "a_low_rank_dim", "rank of what makes an RWKV layer's learning rate")

@@ -27,6 +27,7 @@ from costmodel.blocks import (
     Norm,
     ParallelHybrid,
     RWKVChannelMix,
+    SharedTransformer,
     ShortConv,
     TokenMixing,
 )
@@ -142,10 +143,19 @@ def parallel_hybrid(draw: st.DrawFn) -> ParallelHybrid:
     )  # fmt: skip
 
 
+shared_transformer = st.integers(1, 9).flatmap(
+    lambda n_kv: st.builds(
+        SharedTransformer, num_attention_heads=st.integers(1, 3).map(lambda times: times * n_kv), num_key_value_heads=st.just(n_kv),
+        head_dim=small, intermediate_size=small, adapter_rank=small, attention_adapter=flags, rope=flags, mlp_bias=flags,
+    )
+)  # fmt: skip
+
+
 BLOCKS: dict[str, st.SearchStrategy[Any]] = {
     "kda": kda,
     "lightning_attention": lightning_attention,
     "parallel_hybrid": parallel_hybrid(),
+    "shared_transformer": shared_transformer,
     "gqa": gqa(),
     "mla": mla,
     "dsa": dsa,

@@ -119,15 +119,37 @@ def run(model: Any, ours: cm.Architecture, past_key_values: Any = None, **inputs
 
 def _group_of(module: str, ours: cm.Architecture) -> str:
     if layer := re.search(r"\.(?:layers|h|blocks)\.(\d+)", module):
-        return ours.layer_order[int(layer[1])]
+        return names_by_layer(ours)[int(layer[1])]
     return "head" if module.endswith("lm_head") else "vision"
+
+
+HYBRID = "layers"
+
+
+def names_by_layer(ours: cm.Architecture) -> tuple[str, ...]:
+    """Our group of each of the implementation's layers.
+
+    There a shared block is a part of the Mamba layer behind it, one layer for our two: all of them go by one name.
+    """
+    shared = {group.name for group in ours.layers if group.mixer is not None and group.mixer.kind == "shared_transformer"}
+    return tuple(HYBRID for name in ours.layer_order if name not in shared) if shared else ours.layer_order
+
+
+def _by_name(ours: cm.Architecture, values: dict[str, int]) -> dict[str, int]:
+    """Values of our groups under the names that `names_by_layer` gives."""
+    if HYBRID not in names_by_layer(ours):
+        return values
+    groups = {group.name for group in ours.layers}
+    return {HYBRID: sum(values[name] for name in groups & values.keys())} | {
+        name: value for name, value in values.items() if name not in groups
+    }
 
 
 def measured(kept: Any, ours: cm.Architecture) -> tuple[Counter[str], Counter[str]]:
     """Elements and bytes of every tensor in a cache, by layer group."""
     elements: Counter[str] = Counter()
     size: Counter[str] = Counter()
-    for group, layer in zip(ours.layer_order, _layers_kept(kept, len(ours.layer_order)), strict=True):
+    for group, layer in zip(names_by_layer(ours), _layers_kept(kept, len(names_by_layer(ours))), strict=True):
         for tensor in _tensors(layer):
             elements[group] += tensor.numel()
             size[group] += tensor.nbytes
@@ -325,11 +347,12 @@ def expected_cache(ours: cm.Architecture, batch: int, context: int, *, in_bytes:
     precision = "bf16" if in_bytes else cm.Precision(cache=1, state=1, activations=1)
     parts = ours.cache_bytes.having(precision=precision).parts
     each = 2 if in_bytes else 1  # bytes of what is kept otherwise: all of it is in the model's format
-    return {
+    kept = {
         group.name: parts[group.name](batch=batch, context=context) + each * kept_otherwise(ours, group, batch, context)
         for group in ours.layers
         if group.mixer is not None
     }
+    return _by_name(ours, kept)
 
 
 def expected_flops(ours: cm.Architecture, batch: int, new: int, context: int, images: int = 0) -> dict[str, int]:
@@ -338,4 +361,4 @@ def expected_flops(ours: cm.Architecture, batch: int, new: int, context: int, im
     expected = {name: part(batch=batch, new_tokens=new, context=context) for name, part in formula.parts.items()}
     for group in ours.layers:
         expected[group.name] += counted_otherwise(ours, group, batch, new, context)
-    return expected
+    return _by_name(ours, expected)

@@ -49,6 +49,9 @@ LISTED = {"full_attn_layers": [2, 6], "kda_layers": [1, 3, 4, 5], "num_heads": 2
 LIGHT = DENSE | {"num_local_experts": 4, "num_experts_per_tok": 2, "block_size": 16}
 SIDES = DENSE | {"mamba_d_ssm": None, "mamba_expand": 2, "mamba_n_heads": 4, "mamba_d_state": 8, "mamba_n_groups": 2,
                  "mamba_chunk_size": 16, "pad_token_id": 0}  # fmt: skip
+ZAMBA = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 7, "num_attention_heads": 4, "n_mamba_heads": 4,
+         "mamba_d_state": 8, "mamba_ngroups": 2, "chunk_size": 16, "num_mem_blocks": 2, "adapter_rank": 5, "pad_token_id": 0,
+         "layers_block_type": ["mamba", "hybrid"] * 3 + ["mamba"]}  # fmt: skip
 SHARING = DENSE | {"num_experts": 4, "moe_topk": 1, "num_shared_expert": 1, "use_qk_norm": True, "use_cla": True,
                    "cla_share_factor": 3, "use_mixed_mlp_moe": True}  # fmt: skip
 PICKING = LATENT | {"index_n_heads": 3, "index_head_dim": 10, "index_topk": 5}
@@ -117,6 +120,12 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("falcon_h1", SIDES),
     ("falcon_h1", SIDES | {"mamba_d_ssm": 96, "mamba_d_head": 24, "mamba_rms_norm": True, "mamba_conv_bias": False}),
     ("falcon_h1", SIDES | {"projectors_bias": True, "mlp_bias": True, "attention_bias": True, "mamba_proj_bias": True}),
+    ("zamba2", ZAMBA),
+    (
+        "zamba2",
+        ZAMBA | {"use_shared_attention_adapter": True, "use_mem_rope": True, "num_mem_blocks": 1, "tie_word_embeddings": False},
+    ),
+    ("zamba2", ZAMBA | {"add_bias_linear": True, "num_mem_blocks": 3, "n_mamba_heads": 8, "intermediate_size": 100}),
     ("minimax", LIGHT),
     ("minimax", LIGHT | {"layer_types": ["linear_attention"] * 5 + ["full_attention"], "head_dim": 24, "block_size": 8}),
     ("hunyuan", SHARING),

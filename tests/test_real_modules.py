@@ -282,6 +282,25 @@ PAIRS = {
             ),
         ),
     ),
+    "zamba2": Pair(
+        "Zamba2ForCausalLM",
+        {
+            **NO_TOKENS, "num_attention_heads": HEADS, "num_hidden_layers": 6, "n_mamba_heads": 6, "mamba_d_state": 5,
+            "mamba_ngroups": 2, "chunk_size": 16, "num_mem_blocks": 2, "adapter_rank": 3, "use_shared_attention_adapter": True,
+            "layers_block_type": ["mamba", "hybrid"] * 3, "intermediate_size": 72,
+        },
+        architecture(
+            cm.LayerGroup(name="mamba2", count=6, mixer=HEADED),
+            cm.LayerGroup(
+                name="shared", count=3, shared=2, norm=cm.Norm(placement="none"),
+                mixer=cm.SharedTransformer(
+                    num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=2 * WIDTH // HEADS, intermediate_size=72,
+                    adapter_rank=3, attention_adapter=True,
+                ),
+            ),
+            pattern=("mamba2", "shared", "mamba2"), tied=True,
+        ),
+    ),
     "minimax": Pair(
         "MiniMaxForCausalLM",
         {

@@ -21,6 +21,7 @@ from costmodel.blocks.moe import MoE
 from costmodel.blocks.norm import Norm
 from costmodel.blocks.parallel_hybrid import ParallelHybrid
 from costmodel.blocks.rwkv7 import RWKV7, RWKVChannelMix
+from costmodel.blocks.shared_transformer import SharedTransformer
 from costmodel.blocks.short_conv import ShortConv
 from costmodel.blocks.token_mixing import TokenMixing
 
@@ -35,6 +36,7 @@ AnyMixer = (
     | Mamba
     | Mamba2
     | ParallelHybrid
+    | SharedTransformer
     | ShortConv
     | MLSTM
     | RWKV7
@@ -73,6 +75,7 @@ __all__ = [
     "Norm",
     "ParallelHybrid",
     "RWKVChannelMix",
+    "SharedTransformer",
     "ShortConv",
     "TokenMixing",
 ]  # fmt: skip

@@ -21,7 +21,9 @@ from costmodel.importers.recipes.base import (
     Kinds,
     Nested,
     Recipe,
+    activation,
     biased,
+    fourfold,
     gqa,
     heads,
     mlp,
@@ -130,6 +132,37 @@ MULTIPLIED = dict.fromkeys(
      "attention_in_multiplier", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier"),
     "a constant of the implementation",
 )  # fmt: skip
+SHARED = "shared"
+
+
+def shared_before(fields: Fields, depth: int) -> list[str]:
+    """A shared block before the Mamba layer of each hybrid layer: two layers here, one in the config."""
+    hybrids = fields.choices("layer_types", {"mamba": MAMBA2, "hybrid": SHARED}, depth)
+    return [kind for layer in hybrids for kind in ([SHARED, MAMBA2] if layer == SHARED else [MAMBA2])]
+
+
+def stored_blocks(fields: Fields) -> int:
+    """Shared blocks, of which there are no more than hybrid layers."""
+    hybrids: int = fields.value("layer_types").count("hybrid")
+    return min(fields.size("num_mem_blocks"), hybrids)
+
+
+def twice_shared_out(fields: Fields) -> int:
+    """Twice the model's width shared out to the heads."""
+    width, count = 2 * fields.size("hidden_size"), fields.size("num_attention_heads")
+    if width % count:
+        fields.wrong("num_attention_heads", count, f"a divisor of {width:,}")
+    return width // count
+
+
+SHARING: Block = {
+    **gqa(), "kind": "shared_transformer", "intermediate_size": size("intermediate_size"), "adapter_rank": size("adapter_rank"),
+    "attention_adapter": flag("use_shared_attention_adapter"), "rope": flag("use_mem_rope"), "mlp_bias": flag("add_bias_linear"),
+    "activation": activation,
+}  # fmt: skip
+ZAMBA: Block = {
+    **FILLING, "conv_bias": True, "in_proj_bias": flag("add_bias_linear"), "out_proj_bias": flag("add_bias_linear"),
+}  # fmt: skip
 TYPES = {"mamba": MAMBA2, "linear_attention": MAMBA2, "attention": FULL, "full_attention": FULL}
 
 
@@ -272,6 +305,28 @@ RECIPES: dict[str, Recipe | Nested] = {
         only=SILU,
         idle=TIME | RUN | MULTIPLIED | {
             "mamba_expand": "mamba_d_ssm says it", "mamba_norm_before_gate": "the order of two operations",
+        },
+    ),
+    "zamba2": Recipe(
+        "Zamba2ForCausalLM", mixers=shared_before, others={SHARED: SHARING, MAMBA2: ZAMBA}, feeds=nothing,
+        groups={SHARED: {"shared": stored_blocks, "norm": {"placement": "none"}}},
+        defaults=TIED | MIXED | {
+            "max_position_embeddings": 4096, "hidden_act": "gelu", "intermediate_size": fourfold, "num_key_value_heads": heads,
+            "head_dim": twice_shared_out, "mamba_head_dim": "auto", "n_groups": 1, "ssm_state_size": 64, "mamba_num_heads": 8,
+            "chunk_size": 256, "num_mem_blocks": 1, "use_shared_attention_adapter": False, "adapter_rank": 128,
+            "use_mem_rope": False, "add_bias_linear": False, "expand": 2,
+        },
+        aliases=SHORT_NAMES | {
+            "layers_block_type": "layer_types", "n_mamba_heads": "mamba_num_heads", "mamba_headdim": "mamba_head_dim",
+            "mamba_ngroups": "n_groups", "attention_head_dim": "head_dim",
+        },
+        only={
+            "head_dim": lambda fields: (twice_shared_out(fields),),
+            "use_conv_bias": (True,), "attention_hidden_size": lambda fields: (2 * fields.size("hidden_size"),),
+        },
+        idle=TIME | RUN | {
+            "hybrid_layer_ids": "layer_types says it", "use_mem_eff_path": "how it is run", "use_long_context": "constants of rope",
+            "kv_channels": "the implementation takes head_dim", "num_query_groups": "the implementation takes num_key_value_heads",
         },
     ),
 }  # fmt: skip
