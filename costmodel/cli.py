@@ -217,7 +217,9 @@ def report(
 
 @app.command("import")
 def import_(
-    config: Annotated[Path, typer.Argument(help="A Hugging Face config.json, the folder that holds it, or a GGUF file.")],
+    config: Annotated[
+        str, typer.Argument(help="A Hugging Face config.json, the folder that holds it, a GGUF file, or a model's name on the hub.")
+    ],
     write: Annotated[Path | None, typer.Option("--write", "-w", help="The TOML file to write the architecture to.")] = None,
     form: FormatOption = Format.table,
 ) -> None:
