@@ -17,6 +17,7 @@ from costmodel.blocks import FAMILIES, FeedForward, Mixer
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
 from costmodel.hardware import Accelerator
 from costmodel.importers import MAX_CONFIG_BYTES, Imported, read_config
+from costmodel.importers.hub import fetched, is_hub_name
 from costmodel.importers.stored import INDEX, MAX_INDEX_BYTES
 from costmodel.quantities import Params
 from costmodel.workload import one_line
@@ -75,8 +76,9 @@ def _names(folder: str) -> tuple[str, ...]:
 def load(source: str | os.PathLike[str]) -> Architecture:
     """An architecture by preset name, from a TOML file, a Hugging Face `config.json`, the folder that holds one, or a GGUF file.
 
-    GGUF needs the extra `gguf`. Raises CostModelError for an unknown name, an unreadable file, or a field that is unknown,
-    missing or impossible; UnsupportedArchitecture for a kind of block that is not modelled.
+    A text `organisation/model` that is nothing local is a model on the Hugging Face hub: its config is fetched. GGUF needs the
+    extra `gguf`, the hub the extra `hub`. Raises CostModelError for an unknown name, an unreadable file, or a field that is
+    unknown, missing or impossible; UnsupportedArchitecture for a kind of block that is not modelled.
 
     >>> load("deepseek-v3").title
     'DeepSeek-V3'
@@ -84,12 +86,21 @@ def load(source: str | os.PathLike[str]) -> Architecture:
     text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise CostModelError(f"load got {shown(source)}; give {A_PRESET}")
+    if text not in presets() and _is_path(text):
+        return import_config(text).architecture if is_hub_name(source) else read(Path(text))
+    return preset(text)
+
+
+def preset(name: str) -> Architecture:
+    """A preset by name, and nothing else: what a link says opens no file and no connection.
+
+    >>> preset("gpt2").title
+    'GPT-2'
+    """
     known = presets()
-    if text in known:
-        return _preset(text)
-    if _is_path(text):
-        return read(Path(text))
-    raise CostModelError(_unknown(text, known))
+    if name not in known:
+        raise CostModelError(_unknown(name, known))
+    return _preset(name)
 
 
 def accelerator(source: str | os.PathLike[str]) -> Accelerator:
@@ -173,13 +184,19 @@ def read(path: Path) -> Architecture:
     return parse(_text(path, MAX_FILE_BYTES), path.name)
 
 
-def import_config(path: Path) -> Imported:
+def import_config(source: str | os.PathLike[str]) -> Imported:
     """A Hugging Face `config.json`, the folder that holds one, or a GGUF file as an architecture and what became of each field.
 
     A `model.safetensors.index.json` beside a `config.json` is read too: the size it states is compared with ours.
 
-    Raises UnsupportedArchitecture for a model_type, a field or a value that is not modelled.
+    A text `organisation/model` that is nothing local is a model on the Hugging Face hub. Raises UnsupportedArchitecture for a
+    model_type, a field or a value that is not modelled.
     """
+    if isinstance(source, str) and is_hub_name(source):
+        config, beside = fetched(source)
+        about = None if beside is None else _text(beside, MAX_INDEX_BYTES)
+        return read_config(_text(config, MAX_CONFIG_BYTES), "config.json", about, source)
+    path = Path(source)
     if path.suffix.lower() == ".gguf" and not _is_folder(path):
         from costmodel.importers.gguf import read_gguf
 
@@ -189,8 +206,8 @@ def import_config(path: Path) -> Imported:
         if not (path / "config.json").is_file():
             raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give {A_PRESET}")
         path = path / "config.json"
-    text, beside = _text(path, MAX_CONFIG_BYTES), path.with_name(INDEX)
-    index = _text(beside, MAX_INDEX_BYTES) if path.name == "config.json" and beside.is_file() else None
+    text, there = _text(path, MAX_CONFIG_BYTES), path.with_name(INDEX)
+    index = _text(there, MAX_INDEX_BYTES) if path.name == "config.json" and there.is_file() else None
     return read_config(text, f"{path.absolute().parent.name}/{path.name}", index)
 
 

@@ -42,7 +42,7 @@ ContextOption = Annotated[str, typer.Option("--context", "-c", help="Tokens of c
 BatchOption = Annotated[int, typer.Option("--batch", "-b", help="Concurrent sequences.")]
 PrecisionOption = Annotated[str, typer.Option(help="Format of weights and experts: bf16, fp8, int8, int4, mxfp4, nvfp4, q4_K ...")]
 CacheOption = Annotated[str, typer.Option("--cache-precision", help="Format of the cache: bf16, fp8, int8 ...")]
-ModelArgument = Annotated[str, typer.Argument(help="A preset name (see `costmodel presets`), a TOML file or a config.json.")]
+ModelArgument = Annotated[str, typer.Argument(help="A preset name (see `costmodel presets`), a TOML file, or what `import` takes.")]
 
 
 def emit(tables: Sequence[Table], form: Format) -> None:
@@ -242,7 +242,9 @@ def report(
 
 @app.command("import")
 def import_(
-    config: Annotated[Path, typer.Argument(help="A Hugging Face config.json, the folder that holds it, or a GGUF file.")],
+    config: Annotated[
+        str, typer.Argument(help="A Hugging Face config.json, the folder that holds it, a GGUF file, or a model's name on the hub.")
+    ],
     write: Annotated[Path | None, typer.Option("--write", "-w", help="The TOML file to write the architecture to.")] = None,
     form: FormatOption = Format.table,
 ) -> None:

@@ -11,7 +11,8 @@ from pydantic.fields import FieldInfo
 
 from costmodel.architecture import Architecture
 from costmodel.blocks.base import letters_of
-from costmodel.catalog import load, presets, validate
+from costmodel.catalog import preset as from_preset
+from costmodel.catalog import presets, validate
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.layers import LayerGroup
 from costmodel.symbols import LETTERS
@@ -132,7 +133,7 @@ def _taken(own: str, groups: dict[str, dict[str, Any]], value: Value) -> LayerGr
     if preset and preset not in presets():  # a link says this: it must not open files
         raise CostModelError(f"no preset {shown(preset)} to take layers from; {did_you_mean(preset, presets())}")
     known = (
-        {group.name: group for group in load(preset).layers}
+        {group.name: group for group in from_preset(preset).layers}
         if preset
         else {key: LayerGroup.model_validate(group) for key, group in groups.items()}
     )

@@ -1,6 +1,10 @@
-"""Settings that all tests share: hypothesis draws the same examples every time."""
+"""Settings that all tests share: hypothesis draws the same examples every time, and no test reaches the network."""
 
 from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: it is read once
 
 from hypothesis import settings
 

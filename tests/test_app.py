@@ -390,7 +390,7 @@ def test_a_model_that_keeps_nothing_has_every_page(page: str) -> None:
 def test_a_link_opens_no_file_of_the_server(tmp_path: Path) -> None:
     secret = tmp_path / "secret.toml"
     secret.write_text(as_toml(cm.load("gpt2")), encoding="utf-8")
-    for path in (str(secret), str(tmp_path), "/nowhere/at-all.toml", "../presets/architectures/gpt2.toml"):
+    for path in (str(secret), str(tmp_path), "/nowhere/at-all.toml", "../presets/architectures/gpt2.toml", "Qwen/Qwen3-8B"):
         for edit in (f"local/mixer={path}/dense", f"added-1={path}/dense"):
             app = what_if(edit)
             assert len(app.error) == 1

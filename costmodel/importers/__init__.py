@@ -46,10 +46,11 @@ class Imported:
     remarks: tuple[str, ...] = ()
 
 
-def read_config(text: str, name: str, index: str | None = None) -> Imported:
+def read_config(text: str, name: str, index: str | None = None, repository: str = "") -> Imported:
     """The architecture that a `config.json` describes; `name`, a file's, names it and stands in errors.
 
-    `index` is the text of a `model.safetensors.index.json`: the size it states is compared with ours.
+    `index` is the text of a `model.safetensors.index.json`: the size it states is compared with ours. `repository` is the
+    model's name where it was published, if known; else the config may say it.
 
     A key that is given twice is refused. Raises UnsupportedArchitecture for a model_type, a field or a value that is not
     modelled, CostModelError for what is no config.
@@ -65,14 +66,14 @@ def read_config(text: str, name: str, index: str | None = None) -> Imported:
     """
     where = shown(name)[1:-1]
     config = _object(text, where)
-    found = read_fields(config, name, where)
+    found = read_fields(config, name, where, repository=repository)
     if index is None:
         return found
     published = total_size(_object(index, INDEX, MAX_INDEX_BYTES), INDEX)
     return replace(found, stored=compared(found.architecture, published, stored_as(config, found.precision), INDEX))
 
 
-def read_fields(config: dict[str, Any], name: str, where: str, kind_of_file: str = "config.json") -> Imported:
+def read_fields(config: dict[str, Any], name: str, where: str, kind_of_file: str = "config.json", repository: str = "") -> Imported:
     """The architecture that a config's fields describe; `where` stands in errors, `kind_of_file` in its source."""
     kind = config.get("model_type")
     recipe = RECIPES.get(kind) if isinstance(kind, str) else None
@@ -83,7 +84,7 @@ def read_fields(config: dict[str, Any], name: str, where: str, kind_of_file: str
     data, parts, extras = _nested(recipe, config, where) if isinstance(recipe, Nested) else _plain(recipe, config, where)
     ignored = [entry for fields, idle in parts for entry in _ignored(fields, idle)]
     return Imported(
-        _checked(_named(config, name, kind_of_file) | data, where),
+        _checked(_named(config, name, kind_of_file, repository) | data, where),
         tuple(entry for fields, _ in parts for entry in fields.used.items()),
         tuple(ignored),
         tuple(entry for fields, _ in parts for entry in fields.assumed.items()) + extras,
@@ -119,9 +120,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _named(config: Mapping[str, Any], name: str, kind_of_file: str) -> dict[str, Any]:
+def _named(config: Mapping[str, Any], name: str, kind_of_file: str, repository: str) -> dict[str, Any]:
     """Name, title, maker and source: from `_name_or_path`, else from the file, or the folder of a `config.json`."""
-    published = config.get("_name_or_path")
+    published = repository or config.get("_name_or_path")
     published = published if isinstance(published, str) else ""
     file = PurePath(name.replace("\\", "/"))
     own = file.stem if file.stem != "config" else file.parent.name
@@ -132,7 +133,7 @@ def _named(config: Mapping[str, Any], name: str, kind_of_file: str) -> dict[str,
     )
     organisation = re.fullmatch(r"([\w.-]+)/[\w.-]+", published[:200], re.ASCII)
     maker = organisation[1] if organisation and organisation[1].strip(".") else "unknown"
-    source = f"{kind_of_file} of {title}, model_type {config['model_type']}"
+    source = f"{kind_of_file} of {repository or title}, model_type {config['model_type']}"
     return {"name": known, "title": title, "maker": maker, "source": source}
 
 

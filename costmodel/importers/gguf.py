@@ -121,13 +121,19 @@ def _opened(path: Path) -> File:
     where = shown(path.name)[1:-1]
     try:
         from gguf import GGUFReader
+        from numpy import memmap, ndarray
     except ImportError:
         raise CostModelError(MISSING) from None
 
     class Bounded(GGUFReader):
-        """Reads no further than the file goes: a hostile length would have it loop for ever."""
+        """Reads no further than the file goes: a hostile length would have it loop for ever.
+
+        A plain view of the mapped file is sliced three times as fast as the map itself, and a vocabulary is many slices.
+        """
 
         def _get(self, offset: int, dtype: Any, count: Any = 1, *others: Any, **named: Any) -> Any:
+            if isinstance(self.data, memmap):
+                self.data = self.data.view(ndarray)  # type: ignore[assignment]
             part = super()._get(offset, dtype, count, *others, **named)
             if len(part) < count:
                 raise ValueError("it ends in the middle")

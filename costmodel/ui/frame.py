@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import accelerator, accelerators, load, presets
+from costmodel.catalog import accelerator, accelerators, load, preset, presets
 from costmodel.charts import MAX_STORED, Figure, table_rows
 from costmodel.reporting import MEDIA, scenario_file
 from costmodel.scenario import CHOICES, MAX_MODELS, QUANTITIES, STOPS, WHAT, YARDSTICK, Scenario
@@ -75,7 +75,7 @@ def own_models() -> dict[str, Architecture]:
 
 def model_named(name: str) -> Architecture:
     """A preset, or a model of this session."""
-    return own_models().get(name) or load(name)
+    return own_models().get(name) or preset(name)
 
 
 def yardstick() -> Architecture:
