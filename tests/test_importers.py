@@ -123,7 +123,7 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("zamba2", ZAMBA),
     (
         "zamba2",
-        ZAMBA | {"use_shared_attention_adapter": True, "use_mem_rope": True, "num_mem_blocks": 1, "tie_word_embeddings": False},
+        ZAMBA | {"use_shared_attention_adapter": True, "use_mem_rope": True, "num_mem_blocks": 1},
     ),
     ("zamba2", ZAMBA | {"add_bias_linear": True, "num_mem_blocks": 3, "n_mamba_heads": 8, "intermediate_size": 100}),
     ("minimax", LIGHT),
