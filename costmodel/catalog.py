@@ -34,7 +34,6 @@ A_FILE = "a TOML file or a config.json"
 A_PRESET = "a preset name, a TOML file, a config.json or a GGUF file"
 AN_ACCELERATOR = "an accelerator name (see `costmodel accelerators`) or a TOML file"
 HERE = Path(__file__).resolve().parent
-CLOSED = ("gpt-4", "gpt-5", "claude", "gemini", "grok-4")
 Source = str | os.PathLike[str] | Architecture
 """Whatever names an architecture: a preset, a file, or itself."""
 Device = str | os.PathLike[str] | Accelerator
@@ -154,9 +153,20 @@ def _is_path(text: str) -> bool:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    if any(name.lower().startswith(closed) for closed in CLOSED):
-        return f"no architecture is published for {shown(name)}, so it cannot be derived; `costmodel presets` lists open models"
+    for closed in _closed():
+        if name.lower().replace("_", "-").startswith(tuple(closed["begins"])):
+            return (
+                f"no architecture is published for {shown(name)} ({closed['maker']}), so nothing can be derived; "
+                f"the nearest open model is {closed['nearest']} ({closed['why']})"
+            )
     return f"no preset {shown(name)}; {did_you_mean(name, known)}"
+
+
+@lru_cache(maxsize=1)
+def _closed() -> list[dict[str, Any]]:
+    """Models without a published architecture: how their names begin, and the nearest open one."""
+    tables: list[dict[str, Any]] = tomllib.loads((bundled("presets") / "closed.toml").read_text(encoding="utf-8"))["closed"]
+    return tables
 
 
 @lru_cache(maxsize=512)

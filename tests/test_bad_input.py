@@ -84,7 +84,7 @@ def changed(name: str, changes: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [("deepsek-v3", "deepseek-v3"), ("DeepSeek-V3", "deepseek-v3"), ("llama-3.1-8B", "llama-3.1-8b"), ("gpt-2", "gpt2"),
-     ("qwen3-8", "qwen3-8b"), ("mixtral", "mixtral-8x7b"), ("gpt5", "gpt2")],
+     ("qwen3-8", "qwen3-8b"), ("mixtral", "mixtral-8x7b"), ("gpt2-larg", "gpt2-large")],
 )  # fmt: skip
 def test_unknown_names_suggest_the_nearest(asked: str, meant: str) -> None:
     refused(lambda: cm.load(asked), repr(asked), f"did you mean {meant}?")
@@ -92,8 +92,14 @@ def test_unknown_names_suggest_the_nearest(asked: str, meant: str) -> None:
 
 @pytest.mark.parametrize("name", ["gpt-5", "GPT-5", "gpt-4o", "claude-opus", "gemini-3", "grok-4"])
 def test_closed_models_have_no_published_architecture(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    refused(lambda: cm.load(name), "no architecture is published", repr(name))
+    refused(lambda: cm.load(name), "no architecture is published", repr(name), "the nearest open model is")
     command_refuses(capsys, "show", name)
+
+
+def test_the_nearest_open_models_are_there_and_none_of_ours_counts_as_closed() -> None:
+    closed = tomllib.loads((Path(__file__).parents[1] / "presets" / "closed.toml").read_text())["closed"]
+    assert {row["nearest"] for row in closed} <= set(cm.presets())
+    assert [name for name in cm.presets() for row in closed if name.startswith(tuple(row["begins"]))] == []
 
 
 def test_other_names_suggest_too() -> None:

@@ -17,6 +17,7 @@ import costmodel as cm
 from costmodel.catalog import as_toml, import_config, parse
 from costmodel.importers import MAX_CONFIG_BYTES, Imported, read_config
 from costmodel.importers.recipes import RECIPES
+from tests import fuzz
 from tests.families import BLOCKS, architectures
 
 HERE = Path(__file__).parent
@@ -572,3 +573,13 @@ def test_a_collected_config_costs_what_the_reference_implementation_does_or_is_r
         checked(str(error))
     else:
         check_against_the_reference(json.loads(path.read_text()), ours, prompt=min(4500, ours.max_position_embeddings or 4500))
+
+
+# mutated configs
+
+
+@pytest.mark.parametrize("first", range(0, 2000, 250))
+def test_a_mutated_config_is_a_model_or_a_line(first: int) -> None:
+    """A share of the ten thousand that `python -m tests.fuzz 10000` runs."""
+    results = [fuzz.outcome(fuzz.mutated(seed)) for seed in range(first, first + 250)]
+    assert {"model", "refused"} == set(results)
