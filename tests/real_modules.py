@@ -43,15 +43,43 @@ def _llada_moe(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return "Qwen3MoeForCausalLM", called | {"head_dim": head, "mlp_only_layers": dense}
 
 
+def _hunyuan(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    head = config["hidden_size"] // config["num_attention_heads"]
+    called = {"head_dim": config.get("attention_head_dim", head), **config}
+    return "HunYuanMoEV1ForCausalLM" if config["num_experts"] > 1 else "HunYuanDenseV1ForCausalLM", called
+
+
 STAND_INS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
     "LLaDAModelLM": _llada,
     "LLaDAMoEModelLM": _llada_moe,
     "DreamModel": lambda config: ("Qwen2ForCausalLM", config),
+    "HunYuanForCausalLM": _hunyuan,
 }
 """For each class that the library lacks, one of the same shape and its config.
 
-A mask has no parameters, and the counter sees all pairs whether causal or not.
+A mask has no parameters, and the counter sees all pairs whether causal or not. Where a shape does differ, see `AS_IMPLEMENTED`.
 """
+
+
+def without_sharing(ours: cm.Architecture) -> cm.Architecture:
+    """Hunyuan's stand-in gives each layer keys and values of its own, kept apart, and norms for queries and keys."""
+    alone = {"shares_kv": False, "own_key_norm": False, "qk_norm": "head"}
+    return ours.model_copy(
+        update={
+            "layers": tuple(
+                group.model_copy(update={"mixer": group.mixer.model_copy(update=alone)}) for group in ours.layers if group.mixer
+            )
+        }
+    )
+
+
+AS_IMPLEMENTED: dict[str, Callable[[cm.Architecture], cm.Architecture]] = {"HunYuanForCausalLM": without_sharing}
+"""By the class of a stand-in that is built differently from the model: ours, built as it is."""
+
+
+def as_implemented(class_name: str, ours: cm.Architecture) -> cm.Architecture:
+    """What a class of the reference implementation, or its stand-in, is to be compared with."""
+    return AS_IMPLEMENTED.get(class_name, lambda same: same)(ours)
 
 
 def build(class_name: str, config: dict[str, Any]) -> Any:

@@ -52,6 +52,8 @@ NEMOTRON = DENSE | {"hybrid_override_pattern": "M-M*-M", "head_dim": 24, "mamba_
 GRANITE = DENSE | {"mamba_n_heads": 8, "mamba_d_state": 8, "mamba_n_groups": 2, "mamba_chunk_size": 16, "num_local_experts": 4,
                    "num_experts_per_tok": 2, "shared_intermediate_size": 48,
                    "layer_types": ["mamba", "attention", "mamba"] * 2}  # fmt: skip
+HUNYUAN = DENSE | {"num_experts": 4, "moe_topk": 1, "use_cla": True, "cla_share_factor": 2, "use_mixed_mlp_moe": True,
+                   "num_shared_expert": 1, "use_qk_norm": True}  # fmt: skip
 MADE: list[tuple[str, dict[str, Any]]] = [
     ("llama", DENSE),
     ("llama", DENSE | {"head_dim": 24, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
@@ -98,6 +100,10 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("mamba", SELECTIVE | {"intermediate_size": 128, "tie_word_embeddings": False, "d_model": 64, "n_layer": 3}),
     ("mamba2", HEADED),
     ("mamba2", HEADED | {"use_bias": True, "use_conv_bias": False, "conv_kernel": 3, "expand": 3, "num_heads": 12, "n_groups": 1}),
+    ("hunyuan", HUNYUAN),
+    ("hunyuan", HUNYUAN | {"cla_share_factor": 3, "attention_bias": True, "tie_word_embeddings": True, "moe_topk": 2}),
+    ("hunyuan", HUNYUAN | {"use_cla": False, "use_qk_norm": False, "attention_head_dim": 24, "head_dim": 24}),
+    ("hunyuan", DENSE | {"num_experts": 1, "use_cla": True, "cla_share_factor": 2}),
     ("jamba", JAMBA),
     ("jamba", JAMBA | {"attn_layer_period": 3, "attn_layer_offset": 1, "expert_layer_period": 3, "expert_layer_offset": 2}),
     ("jamba", JAMBA | {"num_experts": 1, "mamba_proj_bias": True, "mamba_conv_bias": False, "mamba_d_conv": 3, "head_dim": 24}),
@@ -231,6 +237,24 @@ def test_windows_fall_where_the_config_says() -> None:
     assert windowed.cache_bytes(context=100) == 8 * windowed.cache_bytes(context=1)
 
 
+def test_hunyuan_layers_share_keys_and_values() -> None:
+    def order(**fields: Any) -> tuple[str, ...]:
+        return read({"model_type": "hunyuan", **HUNYUAN, **fields}).architecture.layer_order
+
+    assert order() == ("attention", "shared-kv") * 3
+    assert order(cla_share_factor=3) == ("attention", "shared-kv", "shared-kv") * 2
+    assert order(cla_share_factor=1) == order(use_cla=False) == ("moe",) * 6
+
+
+def test_hunyuan_experts_are_mixed_with_shared_ones_if_the_config_says_so() -> None:
+    def experts(**fields: Any) -> Any:
+        return read({"model_type": "hunyuan", **HUNYUAN, **fields}).architecture.layers[0].feed_forward
+
+    assert experts().num_shared_experts == 1
+    assert experts(num_shared_expert=3).num_shared_experts == 3
+    assert experts(use_mixed_mlp_moe=False).num_shared_experts == 0
+
+
 def test_groups_are_named_by_what_tells_them_apart() -> None:
     fields = {"full_attention_interval": 2, "mlp_only_layers": [0]}
     model = read({"model_type": "qwen3_next", **NEXT, **fields}).architecture
@@ -312,6 +336,7 @@ UNMODELLED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "mamba", **SELECTIVE, "hidden_act": "relu"}, ("hidden_act", "'silu'")),
     ({"model_type": "mamba", **SELECTIVE, "intermediate_size": 100}, ("intermediate_size", "only 128")),
     ({"model_type": "jamba", **JAMBA, "sliding_window": 8}, ("sliding_window",)),
+    ({"model_type": "hunyuan", **HUNYUAN, "use_mla": True}, ("use_mla",)),
     ({"model_type": "nemotron_h", **NEMOTRON, "hybrid_override_pattern": "M-X*-M"}, ("hybrid_override_pattern", "'X'")),
     ({"model_type": "nemotron_h", **NEMOTRON, "moe_latent_size": 8}, ("moe_latent_size",)),
     ({"model_type": "nemotron_h", **NEMOTRON, "num_nextn_predict_layers": 1}, ("num_nextn_predict_layers",)),
@@ -370,6 +395,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "qwen3_moe", **EXPERTS, "num_experts_per_tok": 5}, ("num_experts_per_tok 5", "4")),
     ({"model_type": "glm4_moe", **ROUTED, "partial_rotary_factor": float("inf")}, ("partial_rotary_factor got inf",)),
     ({"model_type": "gpt2", **CONFIGS["gpt2"], "n_ctx": 2048}, ("contradicts",)),
+    ({"model_type": "hunyuan", **HUNYUAN, "moe_topk": [1] * 6}, ("moe_topk got a list", "whole number")),
     ({"model_type": "mamba2", **HEADED, "num_heads": 4}, ("num_heads got 4", "128 channels")),
     ({"model_type": "mamba2", **HEADED, "n_groups": 3}, ("n_groups 3", "divide")),
     ({"model_type": "mamba", **SELECTIVE, "time_step_rank": "half"}, ("time_step_rank got", "whole number")),
@@ -466,10 +492,12 @@ def check_against_the_reference(config: dict[str, Any], ours: cm.Architecture, p
     """Parameters, and cache and FLOPs of a prompt, of the class that `transformers` has for a config, without memory."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from .real_modules import build, expected_cache, expected_flops, measured, run, trained
+    from .real_modules import as_implemented, build, expected_cache, expected_flops, measured, run, trained
 
+    implementation = RECIPES[config["model_type"]].implementation
+    ours = as_implemented(implementation, ours)
     with torch.device("meta"):
-        model = build(RECIPES[config["model_type"]].implementation, config)
+        model = build(implementation, config)
     assert ours.params.total == sum(tensor.numel() for tensor in trained(model).values())
     flops, kept = run(model, ours, input_ids=torch.zeros(2, prompt, dtype=torch.long, device="meta"))
     assert measured(kept, ours)[0] == expected_cache(ours, 2, prompt, in_bytes=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from costmodel.importers.fields import flag, size
+from costmodel.importers.fields import Fields, flag, size
 from costmodel.importers.recipes.base import (
+    DENSE,
+    FULL,
     GATED_SHARED,
     LATENT,
     LOCAL_EXPERTS,
@@ -15,6 +17,7 @@ from costmodel.importers.recipes.base import (
     PLAIN,
     ROUTED,
     SLIDING,
+    SPARSE,
     STEPS,
     UNBIASED,
     Nested,
@@ -24,6 +27,7 @@ from costmodel.importers.recipes.base import (
     biased,
     every_step,
     gqa,
+    heads,
     interval,
     moe,
     normed_by,
@@ -39,7 +43,41 @@ DEEPSEEK_V3 = Recipe(
     defaults=PLAIN | UNBIASED | {"num_nextn_predict_layers": 1}, aliases=ROUTED, idle=LATENT | NO_DENSE,
     only={"moe_layer_freq": (1,), "topk_method": ("noaux_tc",), "num_key_value_heads": one_per_head},
 )  # fmt: skip
+SHARED_KV = "shared-kv"
+
+
+def sharing(fields: Fields, depth: int) -> list[str]:
+    """Of each `cla_share_factor` layers the first has keys and values of its own, and the others read them."""
+    factor = fields.size("cla_share_factor") if fields.flag("use_cla") else 1
+    return [SHARED_KV if place % factor else FULL for place in range(depth)]
+
+
+def if_several(fields: Fields, depth: int) -> list[str]:
+    """Mixtures in all layers where there is more than one expert."""
+    return [SPARSE if fields.size("num_experts") > 1 else DENSE] * depth
+
+
+def shared_if_mixed(fields: Fields) -> int:
+    """Shared experts, where Hunyuan mixes them with the routed ones."""
+    return fields.size("num_shared_expert") if fields.flag("use_mixed_mlp_moe") else 0
+
+
+HUNYUAN = biased(qk_norm=normed_by("use_qk_norm"))
+ONE_EXPERT = dict.fromkeys(("moe_topk", "num_shared_expert", "use_mixed_mlp_moe"), "there is one expert")
+DROPPING = dict.fromkeys(("moe_drop_tokens", "moe_random_routing_dropped_token", "capacity_factor"), "how experts are picked")
+
 RECIPES: dict[str, Recipe | Nested] = {
+    "hunyuan": Recipe(
+        "HunYuanForCausalLM", HUNYUAN, sharing,
+        others={SHARED_KV: {**HUNYUAN, "shares_kv": True, "own_key_norm": flag("use_qk_norm")}}, feeds=if_several,
+        experts=moe("intermediate_size", num_shared_experts=shared_if_mixed),
+        defaults=PLAIN | UNBIASED | {
+            "num_key_value_heads": heads, "use_qk_norm": False, "use_cla": False, "cla_share_factor": 1, "num_experts": 1,
+            "num_experts_per_tok": 1, "use_mixed_mlp_moe": False, "num_shared_expert": 1,
+        },
+        aliases={"moe_topk": "num_experts_per_tok", "attention_head_dim": "head_dim"}, only={"mlp_bias": (False,)},
+        idle=ONE_EXPERT | DROPPING | {"cla_share_factor": "each layer has keys and values of its own"},
+    ),
     "mixtral": Recipe(
         "MixtralForCausalLM", gqa(), windowed, feeds=always, experts=moe("intermediate_size"), aliases=LOCAL_EXPERTS,
         defaults=PLAIN | {"num_key_value_heads": 8, "sliding_window": None}, only=NO_BIAS,
