@@ -39,7 +39,7 @@ flags = st.booleans()
 
 REACHES: list[dict[str, Any]] = [
     {}, {"sliding_window": 1}, {"sliding_window": 7}, {"attention_chunk_size": 1}, {"attention_chunk_size": 5},
-    {"bidirectional": True}, {"shares_kv": True},
+    {"bidirectional": True}, {"shares_kv": True}, {"shares_kv": True, "qk_norm": "head", "own_key_norm": True},
 ]  # fmt: skip
 """How far a query sees, and whose keys."""
 

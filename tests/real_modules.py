@@ -45,8 +45,9 @@ def _llada_moe(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _hunyuan(config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    own = {"head_dim": config["hidden_size"] // config["num_attention_heads"], "rope_scaling": None}
-    return "HunYuanMoEV1ForCausalLM", config | own
+    head = config["hidden_size"] // config["num_attention_heads"]
+    called = {"head_dim": config.get("attention_head_dim", head), **config}
+    return "HunYuanMoEV1ForCausalLM" if config["num_experts"] > 1 else "HunYuanDenseV1ForCausalLM", called
 
 
 STAND_INS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
@@ -57,19 +58,29 @@ STAND_INS: dict[str, Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]] = {
 }
 """For each class that the library lacks, one of the same shape and its config.
 
-A mask has no parameters, and the counter sees all pairs whether causal or not.
+A mask has no parameters, and the counter sees all pairs whether causal or not. Where a shape does differ, see `AS_IMPLEMENTED`.
 """
 
 
-def as_implemented(ours: cm.Architecture) -> cm.Architecture:
-    """Our architecture as the library's class has it: there no layer takes keys and values from another one."""
-    layers = tuple(
-        group.model_copy(update={"mixer": group.mixer.model_copy(update={"shares_kv": False})})
-        if group.mixer is not None and group.mixer.borrows
-        else group
-        for group in ours.layers
+def without_sharing(ours: cm.Architecture) -> cm.Architecture:
+    """Hunyuan's stand-in gives each layer keys and values of its own, kept apart, and norms for queries and keys."""
+    alone = {"shares_kv": False, "own_key_norm": False, "qk_norm": "head"}
+    return ours.model_copy(
+        update={
+            "layers": tuple(
+                group.model_copy(update={"mixer": group.mixer.model_copy(update=alone)}) for group in ours.layers if group.mixer
+            )
+        }
     )
-    return ours.model_copy(update={"layers": layers})
+
+
+AS_IMPLEMENTED: dict[str, Callable[[cm.Architecture], cm.Architecture]] = {"HunYuanForCausalLM": without_sharing}
+"""By the class of a stand-in that is built differently from the model: ours, built as it is."""
+
+
+def as_implemented(class_name: str, ours: cm.Architecture) -> cm.Architecture:
+    """What a class of the reference implementation, or its stand-in, is to be compared with."""
+    return AS_IMPLEMENTED.get(class_name, lambda same: same)(ours)
 
 
 def build(class_name: str, config: dict[str, Any]) -> Any:

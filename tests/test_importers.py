@@ -53,8 +53,6 @@ SIDES = DENSE | {"mamba_d_ssm": None, "mamba_expand": 2, "mamba_n_heads": 4, "ma
 ZAMBA = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 7, "num_attention_heads": 4, "n_mamba_heads": 4,
          "mamba_d_state": 8, "mamba_ngroups": 2, "chunk_size": 16, "num_mem_blocks": 2, "adapter_rank": 5, "pad_token_id": 0,
          "layers_block_type": ["mamba", "hybrid"] * 3 + ["mamba"]}  # fmt: skip
-SHARING = DENSE | {"num_experts": 4, "moe_topk": 1, "num_shared_expert": 1, "use_qk_norm": True, "use_cla": True,
-                   "cla_share_factor": 3, "use_mixed_mlp_moe": True}  # fmt: skip
 PICKING = LATENT | {"index_n_heads": 3, "index_head_dim": 10, "index_topk": 5}
 LFM2 = DENSE | {"layer_types": ["conv", "full_attention", "conv"] * 2, "pad_token_id": 0}
 RWKV = {
@@ -82,6 +80,8 @@ PLAIN_EXPERTS = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermedi
 GRANITE = DENSE | {"mamba_n_heads": 8, "mamba_d_state": 8, "mamba_n_groups": 2, "mamba_chunk_size": 16, "num_local_experts": 4,
                    "num_experts_per_tok": 2, "shared_intermediate_size": 48,
                    "layer_types": ["mamba", "attention", "mamba"] * 2}  # fmt: skip
+HUNYUAN = DENSE | {"num_experts": 4, "moe_topk": 1, "use_cla": True, "cla_share_factor": 2, "use_mixed_mlp_moe": True,
+                   "num_shared_expert": 1, "use_qk_norm": True}  # fmt: skip
 MADE: list[tuple[str, dict[str, Any]]] = [
     ("llama", DENSE),
     ("llama", DENSE | {"head_dim": 24, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
@@ -129,8 +129,6 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("zamba2", ZAMBA | {"add_bias_linear": True, "num_mem_blocks": 3, "n_mamba_heads": 8, "intermediate_size": 100}),
     ("minimax", LIGHT),
     ("minimax", LIGHT | {"layer_types": ["linear_attention"] * 5 + ["full_attention"], "head_dim": 24, "block_size": 8}),
-    ("hunyuan", SHARING),
-    ("hunyuan", SHARING | {"use_cla": False, "tie_word_embeddings": True, "moe_topk": [2] * 6}),
     ("glm4_moe", ROUTED | {"use_qk_norm": True, "head_dim": 24}),
     ("glm4_moe", ROUTED | {"attention_bias": True}),
     ("olmo3", DENSE),
@@ -150,6 +148,10 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("mamba", SELECTIVE | {"intermediate_size": 128, "tie_word_embeddings": False, "d_model": 64, "n_layer": 3}),
     ("mamba2", HEADED),
     ("mamba2", HEADED | {"use_bias": True, "use_conv_bias": False, "conv_kernel": 3, "expand": 3, "num_heads": 12, "n_groups": 1}),
+    ("hunyuan", HUNYUAN),
+    ("hunyuan", HUNYUAN | {"cla_share_factor": 3, "attention_bias": True, "tie_word_embeddings": True, "moe_topk": 2}),
+    ("hunyuan", HUNYUAN | {"use_cla": False, "use_qk_norm": False, "attention_head_dim": 24, "head_dim": 24}),
+    ("hunyuan", DENSE | {"num_experts": 1, "use_cla": True, "cla_share_factor": 2}),
     ("jamba", JAMBA),
     ("jamba", JAMBA | {"attn_layer_period": 3, "attn_layer_offset": 1, "expert_layer_period": 3, "expert_layer_offset": 2}),
     ("jamba", JAMBA | {"num_experts": 1, "mamba_proj_bias": True, "mamba_conv_bias": False, "mamba_d_conv": 3, "head_dim": 24}),
@@ -298,6 +300,24 @@ def test_windows_fall_where_the_config_says() -> None:
     assert windowed.cache_bytes(context=100) == 8 * windowed.cache_bytes(context=1)
 
 
+def test_hunyuan_layers_share_keys_and_values() -> None:
+    def order(**fields: Any) -> tuple[str, ...]:
+        return read({"model_type": "hunyuan", **HUNYUAN, **fields}).architecture.layer_order
+
+    assert order() == ("attention", "shared-kv") * 3
+    assert order(cla_share_factor=3) == ("attention", "shared-kv", "shared-kv") * 2
+    assert order(cla_share_factor=1) == order(use_cla=False) == ("moe",) * 6
+
+
+def test_hunyuan_experts_are_mixed_with_shared_ones_if_the_config_says_so() -> None:
+    def experts(**fields: Any) -> Any:
+        return read({"model_type": "hunyuan", **HUNYUAN, **fields}).architecture.layers[0].feed_forward
+
+    assert experts().num_shared_experts == 1
+    assert experts(num_shared_expert=3).num_shared_experts == 3
+    assert experts(use_mixed_mlp_moe=False).num_shared_experts == 0
+
+
 def test_groups_are_named_by_what_tells_them_apart() -> None:
     fields = {"full_attention_interval": 2, "mlp_only_layers": [0]}
     model = read({"model_type": "qwen3_next", **NEXT, **fields}).architecture
@@ -371,7 +391,7 @@ def test_sizes_are_not_guessed(field: str) -> None:
 
 
 UNMODELLED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    ({"model_type": "deepseek_v32"}, ("'deepseek_v32'", "did you mean deepseek_v3?")),
+    ({"model_type": "deepseek_v4"}, ("'deepseek_v4'", "did you mean deepseek_v3?")),
     ({"model_type": "mamba3"}, ("'mamba3'", "did you mean mamba?")),
     ({"model_type": None}, ("None",)),
     ({"model_type": []}, ("a list",)),
@@ -379,6 +399,7 @@ UNMODELLED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "mamba", **SELECTIVE, "hidden_act": "relu"}, ("hidden_act", "'silu'")),
     ({"model_type": "mamba", **SELECTIVE, "intermediate_size": 100}, ("intermediate_size", "only 128")),
     ({"model_type": "jamba", **JAMBA, "sliding_window": 8}, ("sliding_window",)),
+    ({"model_type": "hunyuan", **HUNYUAN, "use_mla": True}, ("use_mla",)),
     ({"model_type": "nemotron_h", **NEMOTRON, "hybrid_override_pattern": "M-X*-M"}, ("hybrid_override_pattern", "'X'")),
     ({"model_type": "nemotron_h", **NEMOTRON, "moe_latent_size": 8}, ("moe_latent_size",)),
     ({"model_type": "nemotron_h", **NEMOTRON, "num_nextn_predict_layers": 1}, ("num_nextn_predict_layers",)),
@@ -445,6 +466,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "qwen3_moe", **EXPERTS, "num_experts_per_tok": 5}, ("num_experts_per_tok 5", "4")),
     ({"model_type": "glm4_moe", **ROUTED, "partial_rotary_factor": float("inf")}, ("partial_rotary_factor got inf",)),
     ({"model_type": "gpt2", **CONFIGS["gpt2"], "n_ctx": 2048}, ("contradicts",)),
+    ({"model_type": "hunyuan", **HUNYUAN, "moe_topk": [1] * 6}, ("moe_topk got a list", "whole number")),
     ({"model_type": "mamba2", **HEADED, "num_heads": 4}, ("num_heads got 4", "128 channels")),
     ({"model_type": "mamba2", **HEADED, "n_groups": 3}, ("n_groups 3", "divide")),
     ({"model_type": "mamba", **SELECTIVE, "time_step_rank": "half"}, ("time_step_rank got", "whole number")),
@@ -543,10 +565,10 @@ def check_against_the_reference(config: dict[str, Any], ours: cm.Architecture, p
     pytest.importorskip("transformers")
     from .real_modules import as_implemented, build, expected_cache, expected_flops, measured, run, trained
 
-    ours = as_implemented(ours)
-
+    implementation = RECIPES[config["model_type"]].implementation
+    ours = as_implemented(implementation, ours)
     with torch.device("meta"):
-        model = build(RECIPES[config["model_type"]].implementation, config)
+        model = build(implementation, config)
     assert ours.params.total == sum(tensor.numel() for tensor in trained(model).values())
     flops, kept = run(model, ours, input_ids=torch.zeros(2, prompt, dtype=torch.long, device="meta"))
     assert measured(kept, ours)[0] == expected_cache(ours, 2, prompt, in_bytes=False)

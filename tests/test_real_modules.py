@@ -15,7 +15,7 @@ import pytest
 
 import costmodel as cm
 
-from .real_modules import build, expected_cache, expected_flops, measured, run, trained
+from .real_modules import as_implemented, build, expected_cache, expected_flops, measured, run, trained
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -200,6 +200,18 @@ PAIRS = {
         "Mamba2ForCausalLM",
         {**NO_TOKENS, "num_hidden_layers": 3, "state_size": 5, "num_heads": 6, "head_dim": 16, "n_groups": 2, "chunk_size": 16},
         architecture(cm.LayerGroup(name="mamba2", count=3, mixer=HEADED)),
+    ),
+    "hunyuan": Pair(
+        "HunYuanForCausalLM",
+        {**DENSE, "intermediate_size": 22, "num_experts": 8, "moe_topk": 3, "pad_token_id": 0},
+        as_implemented(
+            "HunYuanForCausalLM",
+            architecture(
+                group("attention", 2, gqa(qk_norm="head"), moe(num_shared_experts=1)),
+                group("shared-kv", 1, gqa(qk_norm="head", shares_kv=True, own_key_norm=True), moe(num_shared_experts=1)),
+                pattern=("attention", "shared-kv"),
+            ),
+        ),
     ),
     "jamba": Pair(
         "JambaForCausalLM",

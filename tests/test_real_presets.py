@@ -39,6 +39,11 @@ def reference(path: Path) -> Any:
         return build(config["architectures"][0], config)
 
 
+def ours_as_implemented(path: Path) -> cm.Architecture:
+    """Our preset, built as the class is where that is a stand-in which differs."""
+    return as_implemented(json.loads(path.read_text())["architectures"][0], cm.load(path.stem))
+
+
 def elements(model: Any, *within: str) -> int:
     """Elements of the trained tensors whose names hold one of `within`, or of all."""
     return sum(tensor.numel() for name, tensor in trained(model).items() if not within or any(part in name for part in within))
@@ -55,7 +60,7 @@ def active(model: Any) -> int:
 
 @each_config
 def test_a_preset_has_the_parameters_of_the_reference_implementation(path: Path) -> None:
-    model, ours = reference(path), as_implemented(cm.load(path.stem)).params
+    model, ours = reference(path), ours_as_implemented(path).params
     counted = {
         "total": elements(model),
         "active": active(model),
@@ -68,7 +73,7 @@ def test_a_preset_has_the_parameters_of_the_reference_implementation(path: Path)
 
 @each_config
 def test_a_preset_has_its_cache_and_flops_in_prefill_and_decode(path: Path) -> None:
-    model, ours = reference(path), as_implemented(cm.load(path.stem))
+    model, ours = reference(path), ours_as_implemented(path)
     longest = (ours.max_position_embeddings or PROMPT + 1) - 1
     if any(group.mixer is not None and group.mixer.kind == "mamba" for group in ours.layers):
         longest = STEPS
@@ -81,6 +86,15 @@ def test_a_preset_has_its_cache_and_flops_in_prefill_and_decode(path: Path) -> N
         assert kept_elements == expected_cache(ours, BATCH, context, in_bytes=False)
         assert kept_bytes == expected_cache(ours, BATCH, context, in_bytes=True)
         assert flops == expected_flops(ours, BATCH, new, context)
+
+
+def test_hunyuan_large_shares_keys_and_values_which_its_stand_in_does_not() -> None:
+    """In half of 64 layers: two matrices of 6400 x 8 x 80 each, and half the cache."""
+    path = next(path for path in CONFIGS if path.stem == "hunyuan-large")
+    model, ours = reference(path), cm.load("hunyuan-large")
+    assert elements(model) - ours.params.total == 32 * 2 * 6400 * 8 * 80 == 262_144_000
+    _, kept = run(model, ours, input_ids=torch.zeros(1, 50, dtype=torch.long, device="meta"))
+    assert 2 * ours.cache_bytes(context=50) == sum(measured(kept, ours)[1].values())
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if cm.load(path.stem).vision], ids=lambda path: path.stem)

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from sympy import Expr
 
 from costmodel.blocks.base import MAX_SIZE, Flag, Mixer, Size
-from costmodel.cost import ONE, Kept, Weight
+from costmodel.cost import ONE, ZERO, Kept, Weight
 from costmodel.ops import N, Op, attend, linear, norm, softmax, vector, visible_pairs
 from costmodel.symbols import C_a, W, d_h, d_model, d_r, d_v, n_h, n_kv
 from costmodel.workload import Pass
@@ -40,6 +40,8 @@ class GQA(Mixer):
     """Whether a query also sees what comes after it: all of the context."""
     shares_kv: Flag = False
     """Whether keys and values are an earlier layer's: no projections of its own, and nothing kept."""
+    own_key_norm: Flag = False
+    """Whether a layer on another's keys has a norm for them with weights of its own, which multiply its queries instead."""
     rotary_dim: Annotated[int | None, Field(strict=True, ge=0, le=MAX_SIZE), d_r] = None
     """Elements of a head that rope turns: all of them by default, 0 without rope."""
     qk_norm: Literal["head", "full"] | None = None
@@ -61,6 +63,8 @@ class GQA(Mixer):
             raise ValueError("sliding_window and attention_chunk_size exclude each other; give one of them")
         if self.bidirectional and (self.sliding_window or self.attention_chunk_size):
             raise ValueError("bidirectional attention has no window and no chunks; leave them out")
+        if self.own_key_norm and not (self.shares_kv and self.qk_norm == "head"):
+            raise ValueError('own_key_norm is for a layer with shares_kv and qk_norm "head"; leave it out')
         if (self.rotary_dim or 0) > self.head_dim:
             raise ValueError(f"rotary_dim {self.rotary_dim} exceeds head_dim {self.head_dim}")
         return self
@@ -117,7 +121,12 @@ class GQA(Mixer):
         if self.qk_norm is None:
             return []
         shape = [("q_norm", n_h), ("k_norm", n_kv)][: 1 if self.shares_kv else 2]
-        return [norm(name, d_h, heads) if self.qk_norm == "head" else norm(name, heads * d_h) for name, heads in shape]
+        norms = [norm(name, d_h, heads) if self.qk_norm == "head" else norm(name, heads * d_h) for name, heads in shape]
+        return norms + ([self._key_norm_on_queries()] if self.own_key_norm else [])
+
+    def _key_norm_on_queries(self) -> Op:
+        """The weights w of a norm of keys that others have normed too: q (w k) = (w q) k, so keys are kept once, without w."""
+        return vector("k_norm", N * n_h * d_h, 1, moved=ZERO, weights=(Weight(ONE, d_h, "others"),))
 
     def _rope(self) -> list[Op]:
         turned = d_h if self.rotary_dim is None else d_r

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from costmodel.importers.fields import Fields, Source, flag, size
+from costmodel.importers.fields import Fields, flag, size
 from costmodel.importers.recipes.base import (
+    DENSE,
     DSA,
     FULL,
     GATED_SHARED,
@@ -19,6 +20,7 @@ from costmodel.importers.recipes.base import (
     PLAIN,
     ROUTED,
     SLIDING,
+    SPARSE,
     STEPS,
     UNBIASED,
     Nested,
@@ -45,30 +47,6 @@ DEEPSEEK_V3 = Recipe(
     defaults=PLAIN | UNBIASED | {"num_nextn_predict_layers": 1}, aliases=ROUTED, idle=LATENT | NO_DENSE,
     only={"moe_layer_freq": (1,), "topk_method": ("noaux_tc",), "num_key_value_heads": one_per_head},
 )  # fmt: skip
-BORROWING = "borrowing"
-"""A layer that takes its keys and values from an earlier one."""
-
-
-def cross_layer(fields: Fields, depth: int) -> list[str]:
-    """Keys and values of their own in every `cla_share_factor`-th layer; those between take the ones before."""
-    factor = fields.size("cla_share_factor") if fields.flag("use_cla") else 1
-    return [BORROWING if place % factor else FULL for place in range(depth)]
-
-
-def one_for_all(name: str) -> Source:
-    """A whole number, which may stand as a list of one for each layer, all alike."""
-
-    def source(fields: Fields) -> int:
-        value = fields.value(name)
-        if isinstance(value, list) and value and all(one == value[0] for one in value):
-            fields.data[name] = value[0]
-        elif isinstance(value, list):
-            fields.unmodelled(name, value, "only the same number in every layer is")
-        return fields.size(name)
-
-    return source
-
-
 PICKED = "shared"
 """A layer of sparse attention that takes the tokens an earlier one picked."""
 
@@ -110,7 +88,41 @@ def sparse_attention(implementation: str, index_heads: int, **others: Any) -> Re
     )  # fmt: skip
 
 
+SHARED_KV = "shared-kv"
+
+
+def sharing(fields: Fields, depth: int) -> list[str]:
+    """Of each `cla_share_factor` layers the first has keys and values of its own, and the others read them."""
+    factor = fields.size("cla_share_factor") if fields.flag("use_cla") else 1
+    return [SHARED_KV if place % factor else FULL for place in range(depth)]
+
+
+def if_several(fields: Fields, depth: int) -> list[str]:
+    """Mixtures in all layers where there is more than one expert."""
+    return [SPARSE if fields.size("num_experts") > 1 else DENSE] * depth
+
+
+def shared_if_mixed(fields: Fields) -> int:
+    """Shared experts, where Hunyuan mixes them with the routed ones."""
+    return fields.size("num_shared_expert") if fields.flag("use_mixed_mlp_moe") else 0
+
+
+HUNYUAN = biased(qk_norm=normed_by("use_qk_norm"))
+ONE_EXPERT = dict.fromkeys(("moe_topk", "num_shared_expert", "use_mixed_mlp_moe"), "there is one expert")
+DROPPING = dict.fromkeys(("moe_drop_tokens", "moe_random_routing_dropped_token", "capacity_factor"), "how experts are picked")
+
 RECIPES: dict[str, Recipe | Nested] = {
+    "hunyuan": Recipe(
+        "HunYuanForCausalLM", HUNYUAN, sharing,
+        others={SHARED_KV: {**HUNYUAN, "shares_kv": True, "own_key_norm": flag("use_qk_norm")}}, feeds=if_several,
+        experts=moe("intermediate_size", num_shared_experts=shared_if_mixed),
+        defaults=PLAIN | UNBIASED | {
+            "num_key_value_heads": heads, "use_qk_norm": False, "use_cla": False, "cla_share_factor": 1, "num_experts": 1,
+            "num_experts_per_tok": 1, "use_mixed_mlp_moe": False, "num_shared_expert": 1,
+        },
+        aliases={"moe_topk": "num_experts_per_tok", "attention_head_dim": "head_dim"}, only={"mlp_bias": (False,)},
+        idle=ONE_EXPERT | DROPPING | {"cla_share_factor": "each layer has keys and values of its own"},
+    ),
     "mixtral": Recipe(
         "MixtralForCausalLM", gqa(), windowed, feeds=always, experts=moe("intermediate_size"), aliases=LOCAL_EXPERTS,
         defaults=PLAIN | {"num_key_value_heads": 8, "sliding_window": None}, only=NO_BIAS,
@@ -140,15 +152,6 @@ RECIPES: dict[str, Recipe | Nested] = {
         gqa(qkv_bias=flag("attention_bias"), rotary_dim=rotary, qk_norm=normed_by("use_qk_norm")),
         feeds=after_dense, experts=DEEPSEEK_V3.experts, mtp=DEEPSEEK_V3.mtp, aliases=ROUTED, idle=NO_DENSE,
         defaults=PLAIN | UNBIASED | {"use_qk_norm": False, "partial_rotary_factor": 0.5, "num_nextn_predict_layers": 1},
-    ),
-    "hunyuan": Recipe(
-        "HunYuanForCausalLM", biased(qk_norm=normed_by("use_qk_norm")), cross_layer, feeds=always,
-        others={BORROWING: biased(qk_norm=normed_by("use_qk_norm"), shares_kv=True)},
-        experts=moe("intermediate_size", num_experts_per_tok=one_for_all("moe_topk"),
-                    num_shared_experts=one_for_all("num_shared_expert")),
-        defaults=PLAIN | UNBIASED | {"num_key_value_heads": heads, "use_qk_norm": False, "use_cla": False, "num_shared_expert": 1},
-        only={"use_mixed_mlp_moe": (True,), "mlp_bias": (False,)}, idle={"cla_share_factor": "no layers share keys and values"},
-        notes=("layers that take keys and values from another one are counted without a norm of keys, which they have no use for",),
     ),
     "gpt_oss": Recipe(
         "GptOssForCausalLM", biased(sinks=True), interval(SLIDING, 2), feeds=always,
