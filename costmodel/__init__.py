@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from costmodel.layers import LayerGroup
     from costmodel.memory import Capacity, capacity
     from costmodel.reporting import report
-    from costmodel.towers import VisionTower
+    from costmodel.towers import Projector, VisionTower
     from costmodel.workload import Precision
 
 _HOME = {
@@ -77,7 +77,7 @@ _HOME = {
     "layers": ("LayerGroup",),
     "memory": ("Capacity", "capacity"),
     "reporting": ("report",),
-    "towers": ("VisionTower",),
+    "towers": ("Projector", "VisionTower"),
     "workload": ("Precision",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -108,6 +108,7 @@ __all__ = [
     "Norm",
     "ParallelHybrid",
     "Precision",
+    "Projector",
     "RWKVChannelMix",
     "Recursion",
     "Reference",

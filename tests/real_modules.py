@@ -18,7 +18,7 @@ import costmodel as cm
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when transformers is imported: these tests never ask the network
 
 PART = re.compile(
-    r"\w+\.(lm_head|model\.(vision_tower|multi_modal_projector)"
+    r"\w+\.(lm_head|(model\.)?(vision_tower|visual|vision_model|multi_modal_projector)"
     r"|(model|transformer|backbone)(\.language_model)?\.(layers|h|blocks)\.\d+)"
 )
 """Modules that make up a model without overlap: its layers, tower, projector and head."""
@@ -101,9 +101,7 @@ def build(class_name: str, config: dict[str, Any]) -> Any:
     config = {name: value for name, value in config.items() if name != "rope_scaling" or value is not None}
     chosen = getattr(transformers, class_name).config_class.from_dict(dict(config))
     how = {"attn_implementation": "eager", "experts_implementation": "batched_mm", "dtype": torch.bfloat16}
-    model = transformers.AutoModelForCausalLM.from_config(chosen, **how).eval()
-    assert type(model).__name__ == class_name
-    return model
+    return getattr(transformers, class_name)._from_config(chosen, **how).eval()
 
 
 def trained(model: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import isqrt
 from pathlib import PurePath
 from typing import Any
 
@@ -17,9 +16,8 @@ from costmodel.architecture import Architecture
 from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_mean, excerpt, shown
 from costmodel.importers.costless import COSTLESS, EVERYWHERE, TOKENS
 from costmodel.importers.fields import Fields, read
-from costmodel.importers.recipes import RECIPES, Nested, Recipe
-from costmodel.importers.recipes.base import FULL, LINEAR, NONE, SLIDING, SPARSE
-from costmodel.importers.recipes.towers import SIGLIP
+from costmodel.importers.recipes import RECIPES, Nested, Recipe, Tower
+from costmodel.importers.recipes.base import DENSE, FULL, LINEAR, NONE, SLIDING, SPARSE
 from costmodel.importers.stored import INDEX, MAX_INDEX_BYTES, StoredSize, compared, stored_as, total_size
 from costmodel.layers import MAX_LAYERS
 from costmodel.workload import Precision, one_line
@@ -204,21 +202,20 @@ def _nested(recipe: Nested, config: object, where: str) -> Read:
         parts[0][0].unmodelled("model_type", within["model_type"], f"only {recipe.text} is")
     if top.flag("tie_word_embeddings") != data["tie_word_embeddings"]:
         top.wrong("tie_word_embeddings", top.value("tie_word_embeddings"), "the same as in text_config")
-    tower = Fields(top.value("vision_config"), where, "vision_config.", defaults=SIGLIP.defaults, aliases={})
-    tower.expect({**EVERYWHERE, **SIGLIP.only})
-    data["vision"] = _tower(tower, top)
+    seen, prefix = recipe.tower, "vision_config."
+    tower = Fields(top.value("vision_config"), where, prefix, defaults=seen.defaults, aliases=seen.aliases)
+    tower.expect({**EVERYWHERE, **seen.only})
+    data["vision"] = _tower(seen, tower, top, data["hidden_size"])
     top.used |= dict.fromkeys(("text_config", "vision_config"), "its fields follow")
-    return data, ((top, {}), *parts, (tower, {})), extras
+    return data, ((top, {}), *parts, (tower, seen.idle)), extras
 
 
-def _tower(tower: Fields, top: Fields) -> dict[str, Any]:
-    sizes = read(SIGLIP.sizes, tower)
-    tokens = top.size("mm_tokens_per_image")
-    side, row = sizes["image_size"] // sizes["patch_size"], isqrt(tokens)
-    if row * row != tokens or side % row:
-        top.unmodelled("mm_tokens_per_image", tokens, f"only squares whose side divides the {side:,} patches of a side are")
-    blocks = {"mixer": read(SIGLIP.attention, tower), "feed_forward": read(SIGLIP.feed_forward, tower)}
-    return sizes | blocks | {"tokens_per_image": tokens}
+def _tower(recipe: Tower, tower: Fields, top: Fields, hidden_size: int) -> dict[str, Any]:
+    if recipe.ends_at and tower.size(recipe.ends_at) != hidden_size:
+        tower.wrong(recipe.ends_at, tower.size(recipe.ends_at), f"the language model's width {hidden_size:,}")
+    blocks = {"mixer": recipe.attention, "feed_forward": recipe.feed_forward, "projector": recipe.projector}
+    parts = {name: read(sources, tower) for name, sources in blocks.items() if sources}
+    return read(recipe.sizes, tower) | parts | {"tokens_per_image": recipe.tokens(tower, top)}
 
 
 def _check_class(fields: Fields, implementation: str) -> None:
@@ -270,7 +267,7 @@ def _layers(recipe: Recipe, fields: Fields) -> tuple[list[dict[str, Any]], tuple
         }
         for (mixer, feed), name in names.items()
     ]
-    return groups, _pattern(order), names.get((FULL, SPARSE))
+    return groups, _pattern(order), names.get((FULL, SPARSE if recipe.experts else DENSE))
 
 
 CALLED = {SLIDING: "local"}

@@ -7,7 +7,7 @@ which is not imported.
 from __future__ import annotations
 
 from costmodel.importers.recipes import dense, diffusion, experts, hybrids, recurrent, state_spaces
-from costmodel.importers.recipes.base import Nested, Recipe
+from costmodel.importers.recipes.base import Nested, Recipe, Tower
 
 RECIPES: dict[str, Recipe | Nested] = {
     **dense.RECIPES,
@@ -19,4 +19,4 @@ RECIPES: dict[str, Recipe | Nested] = {
 }
 """How each `model_type` is read."""
 
-__all__ = ["RECIPES", "Nested", "Recipe"]
+__all__ = ["RECIPES", "Nested", "Recipe", "Tower"]

@@ -233,23 +233,32 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Tower:
+    """How a `vision_config` is read: the blocks, what stands beside them, and the tokens an image becomes.
+
+    `tokens` reads the tower's fields and those around it; `ends_at` is the field that must be the language model's width.
+    """
+
+    sizes: Block
+    attention: Block
+    feed_forward: Block
+    tokens: Callable[[Fields, Fields], int]
+    projector: Block = field(default_factory=dict)
+    ends_at: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    only: Mapping[str, Any] = field(default_factory=dict)
+    idle: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Nested:
     """A language model in `text_config` beside a vision tower in `vision_config`."""
 
     implementation: str
     text: str
+    tower: Tower
     defaults: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Tower:
-    """How a `vision_config` is read."""
-
-    sizes: Block
-    attention: Block
-    feed_forward: Block
-    defaults: Mapping[str, Any]
-    only: Mapping[str, Any]
 
 
 UNTIED = {"tie_word_embeddings": False}

@@ -29,6 +29,7 @@ from costmodel.importers.recipes.base import (
     shared_out,
     windowed,
 )  # fmt: skip
+from costmodel.importers.recipes.towers import SIGLIP
 
 GEMMA3 = {
     "hidden_size": 2304, "num_hidden_layers": 26, "intermediate_size": 9216, "vocab_size": 262_208, "num_attention_heads": 8,
@@ -59,7 +60,7 @@ RECIPES: dict[str, Recipe | Nested] = {
         aliases={"hidden_activation": "hidden_act", "_sliding_window_pattern": "sliding_window_pattern"},
         only={"attn_logit_softcapping": (None,), "final_logit_softcapping": (None,), "use_bidirectional_attention": (False, None)},
     ),
-    "gemma3": Nested("Gemma3ForConditionalGeneration", "gemma3_text", TIED | {"mm_tokens_per_image": 256}),
+    "gemma3": Nested("Gemma3ForConditionalGeneration", "gemma3_text", SIGLIP, TIED | {"mm_tokens_per_image": 256}),
     "gpt2": Recipe(
         "GPT2LMHeadModel", gqa(rotary_dim=0, qkv_bias=True, o_bias=True), dense=mlp(gated=False, bias=True),
         norm={"kind": "layernorm", "bias": True}, positions=size("max_position_embeddings"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from costmodel.importers.fields import Fields, flag, optional, size
@@ -22,6 +23,7 @@ from costmodel.importers.recipes.base import (
     TIED,
     TYPED,
     UNBIASED,
+    UNTIED,
     Block,
     Nested,
     Recipe,
@@ -40,6 +42,27 @@ from costmodel.importers.recipes.base import (
     rotary,
     rounded_up,
 )  # fmt: skip
+from costmodel.importers.recipes.towers import QWEN3_VL, called
+
+QWEN35_MIXERS: dict[str, Any] = {
+    "attention": biased(qk_norm="head", output_gate=True, rotary_dim=rotary),
+    "mixers": interval(LINEAR, "full_attention_interval"), "others": {LINEAR: DELTANET}, "mtp": size("mtp_num_hidden_layers", 0),
+}  # fmt: skip
+QWEN35 = PLAIN | UNBIASED | {
+    "hidden_size": 4096, "vocab_size": 248_320, "num_hidden_layers": 32, "num_attention_heads": 16, "num_key_value_heads": 4,
+    "head_dim": 256, "intermediate_size": 12_288, "max_position_embeddings": 32_768, "partial_rotary_factor": 0.25,
+    "full_attention_interval": 4, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16, "linear_num_value_heads": 32, "mtp_num_hidden_layers": 0,
+}  # fmt: skip
+QWEN35_MOE = {
+    "hidden_size": 2048, "num_hidden_layers": 40, "num_key_value_heads": 2, "num_experts": 256, "num_experts_per_tok": 8,
+    "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
+}  # fmt: skip
+QWEN35_ONLY: dict[str, Any] = {
+    "attn_output_gate": (True,), "mtp_num_hidden_layers": (0, 1), "mtp_use_dedicated_embeddings": (False,),
+    "mlp_only_layers": ([], None),
+}  # fmt: skip
+QWEN35_IDLE = TYPED | {"mamba_ssm_dtype": "the format of the state; choose a precision"}
 
 CONV = "conv"
 
@@ -151,5 +174,17 @@ RECIPES: dict[str, Recipe | Nested] = {
             f"{part}_{factor}_factor": "a constant of the implementation"
             for part in ("full_attn", "linear_attn", "mlp") for factor in ("alpha", "beta")
         },
+    ),
+    "qwen3_5_text": Recipe("Qwen3_5ForCausalLM", **QWEN35_MIXERS, defaults=QWEN35, only=QWEN35_ONLY, idle=QWEN35_IDLE),
+    "qwen3_5_moe_text": Recipe(
+        "Qwen3_5MoeForCausalLM", **QWEN35_MIXERS, feeds=always, experts=moe(**GATED_SHARED), defaults=QWEN35 | QWEN35_MOE,
+        aliases=LOCAL_EXPERTS, only=QWEN35_ONLY, idle=QWEN35_IDLE | NO_DENSE,
+    ),
+    "qwen3_5": Nested(
+        "Qwen3_5ForConditionalGeneration", "qwen3_5_text", replace(QWEN3_VL, only={**QWEN3_VL.only, **called("qwen3_5")}), UNTIED
+    ),
+    "qwen3_5_moe": Nested(
+        "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text",
+        replace(QWEN3_VL, only={**QWEN3_VL.only, **called("qwen3_5_moe")}), UNTIED,
     ),
 }  # fmt: skip

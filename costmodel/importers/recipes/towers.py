@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from costmodel.importers.fields import size
+from math import isqrt
+
+from costmodel.importers.fields import Fields, size
 from costmodel.importers.recipes.base import OWN_HEADS, Tower, gqa, heads, mlp, shared_out
 
+DEPTH = {name: size(name) for name in ("patch_size", "num_channels", "hidden_size", "num_hidden_layers")}
+
+
+def side(fields: Fields) -> int:
+    """Patches along a side of an image."""
+    return fields.size("image_size") // fields.size("patch_size")
+
+
+def pooled(tower: Fields, top: Fields) -> int:
+    """Tokens that the config states: the means of equal squares of patches."""
+    tokens = top.size("mm_tokens_per_image")
+    row, patches = isqrt(tokens), side(tower)
+    if row * row != tokens or patches % row:
+        top.unmodelled("mm_tokens_per_image", tokens, f"only squares whose side divides the {patches:,} patches of a side are")
+    return tokens
+
+
 SIGLIP = Tower(
-    {name: size(name) for name in ("image_size", "patch_size", "num_channels", "hidden_size", "num_hidden_layers")},
-    gqa(rotary_dim=0, qkv_bias=True, o_bias=True), mlp(gated=False, bias=True),
+    DEPTH | {"image_size": size("image_size")}, gqa(rotary_dim=0, qkv_bias=True, o_bias=True), mlp(gated=False, bias=True), pooled,
     defaults={
         "num_channels": 3, "hidden_act": "gelu_pytorch_tanh", "head_dim": shared_out, "num_key_value_heads": heads,
         "vision_use_head": True,
@@ -15,3 +33,56 @@ SIGLIP = Tower(
     only=OWN_HEADS | {"vision_use_head": (False,), "model_type": ("siglip_vision_model",)},
 )  # fmt: skip
 """The tower of Gemma 3."""
+
+
+# Qwen3-VL and its successors: an image of any size; here one that fills the table of positions
+
+
+def rows(fields: Fields) -> int:
+    """Places along a side of the position table, a square."""
+    table = fields.size("num_position_embeddings")
+    if isqrt(table) ** 2 != table:
+        fields.wrong("num_position_embeddings", table, "a square")
+    return isqrt(table)
+
+
+def filling(fields: Fields) -> int:
+    """Pixels of an image's side whose patches are as many as the position table has rows."""
+    return rows(fields) * fields.size("patch_size")
+
+
+def merged(tower: Fields, top: Fields) -> int:
+    """Squares of patches, side by side."""
+    merge, patches = tower.size("spatial_merge_size"), rows(tower)
+    if patches % merge:
+        tower.wrong("spatial_merge_size", merge, f"a divisor of the {patches:,} patches of a side")
+    return (patches // merge) ** 2
+
+
+def merged_width(fields: Fields) -> tuple[int]:
+    """The merger's one hidden layer is as wide as what it merges."""
+    return (fields.size("hidden_size") * fields.size("spatial_merge_size") ** 2,)
+
+
+def called(kind: str) -> dict[str, tuple[str, str]]:
+    """The names that a tower has in configs: the model's, or its own."""
+    return {"model_type": (kind, f"{kind}_vision")}
+
+
+QWEN3_VL = Tower(
+    DEPTH | {
+        "image_size": filling, "frames_per_patch": size("temporal_patch_size"),
+        "position_embeddings": size("num_position_embeddings"), "norm_after": False,
+    },
+    gqa(qkv_bias=True, o_bias=True), mlp(gated=False, bias=True), merged,
+    {"gathers": "side by side", "norm": {"kind": "layernorm", "bias": True}, "widths": merged_width, "bias": True},
+    ends_at="out_hidden_size",
+    defaults={
+        "num_hidden_layers": 27, "hidden_size": 1152, "hidden_act": "gelu_pytorch_tanh", "intermediate_size": 4304,
+        "num_attention_heads": 16, "num_channels": 3, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        "out_hidden_size": 3584, "num_position_embeddings": 2304, "head_dim": shared_out, "num_key_value_heads": heads,
+    },
+    aliases={"depth": "num_hidden_layers", "num_heads": "num_attention_heads", "in_channels": "num_channels"},
+    only=OWN_HEADS | {"deepstack_visual_indexes": ([],)},
+)  # fmt: skip
+"""The tower of Qwen3.5."""
