@@ -18,8 +18,8 @@ import costmodel as cm
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when transformers is imported: these tests never ask the network
 
 PART = re.compile(
-    r"\w+\.(lm_head|(model\.)?(vision_tower|visual|vision_model|multi_modal_projector)"
-    r"|(model|transformer|backbone)(\.language_model)?\.(layers|h|blocks)\.\d+)"
+    r"\w+\.((language_model\.)?lm_head|(model\.)?(vision_tower|visual|vision_model|multi_modal_projector)"
+    r"|(language_model\.)?(model|transformer|backbone)(\.language_model)?\.(layers|h|blocks)\.\d+)"
 )
 """Modules that make up a model without overlap: its layers, tower, projector and head."""
 STORED_AS_BUFFER = ("e_score_correction_bias", "expert_bias")
@@ -72,6 +72,21 @@ def without_sharing(ours: cm.Architecture) -> cm.Architecture:
             )
         }
     )
+
+
+def as_counted(class_name: str, ours: cm.Architecture) -> cm.Architecture:
+    """What the counter sees of a class: Llama 4's takes every token through all experts, and adds those it was sent to."""
+    if not class_name.startswith("Llama4"):
+        return ours
+    layers = tuple(
+        group.model_copy(
+            update={"feed_forward": group.feed_forward.model_copy(update={"num_experts_per_tok": group.feed_forward.num_experts})}
+        )
+        if isinstance(group.feed_forward, cm.MoE)
+        else group
+        for group in ours.layers
+    )
+    return ours.model_copy(update={"layers": layers})
 
 
 AS_IMPLEMENTED: dict[str, Callable[[cm.Architecture], cm.Architecture]] = {"HunYuanForCausalLM": without_sharing}
@@ -204,18 +219,20 @@ class Otherwise:
 
 
 def window_kept(mixer: cm.GQA, context: int) -> int:
-    """A sliding layer keeps W - 1 tokens, ours W: the next query brings its own."""
-    if not mixer.sliding_window:
+    """A sliding layer keeps W - 1 tokens, ours W: the next query brings its own. A layer in chunks does the same with C."""
+    reach = mixer.sliding_window or mixer.attention_chunk_size
+    if not reach:
         return 0
-    tokens = min(context, mixer.sliding_window - 1) - min(context, mixer.sliding_window)
+    tokens = min(context, reach - 1) - min(context, reach)
     return 2 * mixer.num_key_value_heads * mixer.head_dim * tokens
 
 
 def window_counted(mixer: cm.GQA, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
     """A sliding layer attends to the W - 1 tokens it kept and the new ones, not to the whole context."""
-    if not mixer.sliding_window:
+    reach = mixer.sliding_window or mixer.attention_chunk_size
+    if not reach:
         return 0
-    in_sight = min(context, mixer.sliding_window - 1 + new)
+    in_sight = min(context, reach - 1 + new)
     return mixer.num_attention_heads * 4 * mixer.head_dim * new * (in_sight - context)
 
 

@@ -67,6 +67,7 @@ LLADA = {"d_model": 64, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3, "mlp_hidde
 LLADA_MOE = TINY | {"num_key_value_heads": 2, "qk_layernorm": True, "num_experts": 4, "num_experts_per_tok": 2,
                     "expert_intermediate_size": 32, "dense_intermediate_size": 96,
                     "moe_layer_freq": [0, 1, 1, 1, 1, 1]}  # fmt: skip
+CHUNKS = DENSE | {"num_local_experts": 4, "head_dim": 16, "attention_chunk_size": 8, "intermediate_size_mlp": 80}
 UNMIXED = {name: value for name, value in NEXT.items() if "expert" not in name and name != "moe_intermediate_size"}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
 TYPES = ["sliding_attention", "full_attention", "full_attention"] * 2
@@ -130,6 +131,9 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("zamba2", ZAMBA | {"add_bias_linear": True, "num_mem_blocks": 3, "n_mamba_heads": 8, "intermediate_size": 100}),
     ("qwen3_5_text", UNMIXED),
     ("qwen3_5_moe_text", NEXT | {"full_attention_interval": 3, "attention_bias": True}),
+    ("llama4_text", CHUNKS),
+    ("llama4_text", CHUNKS | {"use_qk_norm": False, "interleave_moe_layer_step": 2, "attention_bias": True}),
+    ("llama4_text", CHUNKS | {"no_rope_layers": [0, 1, 1] * 2, "moe_layers": [1, 4], "num_experts_per_tok": 2}),
     ("minimax", LIGHT),
     ("minimax", LIGHT | {"layer_types": ["linear_attention"] * 5 + ["full_attention"], "head_dim": 24, "block_size": 8}),
     ("glm4_moe", ROUTED | {"use_qk_norm": True, "head_dim": 24}),
@@ -566,7 +570,7 @@ def check_against_the_reference(config: dict[str, Any], ours: cm.Architecture, p
     """Parameters, and cache and FLOPs of a prompt, of the class that `transformers` has for a config, without memory."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from .real_modules import as_implemented, build, expected_cache, expected_flops, measured, run, trained
+    from .real_modules import as_counted, as_implemented, build, expected_cache, expected_flops, measured, run, trained
 
     implementation = RECIPES[config["model_type"]].implementation
     ours = as_implemented(implementation, ours)
@@ -575,7 +579,7 @@ def check_against_the_reference(config: dict[str, Any], ours: cm.Architecture, p
     assert ours.params.total == sum(tensor.numel() for tensor in trained(model).values())
     flops, kept = run(model, ours, input_ids=torch.zeros(2, prompt, dtype=torch.long, device="meta"))
     assert measured(kept, ours)[0] == expected_cache(ours, 2, prompt, in_bytes=False)
-    assert flops == expected_flops(ours, 2, prompt, prompt)
+    assert flops == expected_flops(as_counted(implementation, ours), 2, prompt, prompt)
 
 
 @pytest.mark.torch

@@ -44,8 +44,8 @@ class GQA(Mixer):
     """Whether a layer on another's keys has a norm for them with weights of its own, which multiply its queries instead."""
     rotary_dim: Annotated[int | None, Field(strict=True, ge=0, le=MAX_SIZE), d_r] = None
     """Elements of a head that rope turns: all of them by default, 0 without rope."""
-    qk_norm: Literal["head", "full"] | None = None
-    """Norms of queries and keys: one weight of `head_dim` for all heads, or one over all heads together."""
+    qk_norm: Literal["head", "full", "unweighted"] | None = None
+    """Norms of queries and keys: one weight of `head_dim` for all heads, one over all heads together, or none."""
     qkv_bias: Flag = False
     o_bias: Flag = False
     output_gate: Flag = False
@@ -121,7 +121,10 @@ class GQA(Mixer):
         if self.qk_norm is None:
             return []
         shape = [("q_norm", n_h), ("k_norm", n_kv)][: 1 if self.shares_kv else 2]
-        norms = [norm(name, d_h, heads) if self.qk_norm == "head" else norm(name, heads * d_h) for name, heads in shape]
+        norms = [
+            norm(name, heads * d_h) if self.qk_norm == "full" else norm(name, d_h, heads, weight=self.qk_norm == "head")
+            for name, heads in shape
+        ]
         return norms + ([self._key_norm_on_queries()] if self.own_key_norm else [])
 
     def _key_norm_on_queries(self) -> Op:

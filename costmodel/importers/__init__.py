@@ -17,7 +17,7 @@ from costmodel.errors import CostModelError, UnsupportedArchitecture, did_you_me
 from costmodel.importers.costless import COSTLESS, EVERYWHERE, TOKENS
 from costmodel.importers.fields import Fields, read
 from costmodel.importers.recipes import RECIPES, Nested, Recipe, Tower
-from costmodel.importers.recipes.base import DENSE, FULL, LINEAR, NONE, SLIDING, SPARSE
+from costmodel.importers.recipes.base import CHUNKED, DENSE, FULL, LINEAR, NONE, SLIDING, SPARSE
 from costmodel.importers.stored import INDEX, MAX_INDEX_BYTES, StoredSize, compared, stored_as, total_size
 from costmodel.layers import MAX_LAYERS
 from costmodel.workload import Precision, one_line
@@ -270,14 +270,14 @@ def _layers(recipe: Recipe, fields: Fields) -> tuple[list[dict[str, Any]], tuple
     return groups, _pattern(order), names.get((FULL, SPARSE if recipe.experts else DENSE))
 
 
-CALLED = {SLIDING: "local"}
+CALLED = {SLIDING: "local", CHUNKED: "local"}
 """Names of layers by their mixer; linear ones are called by their block, and the kinds of others are names already."""
 
 
 def _names(kinds: Sequence[tuple[str, str]], linear: str) -> dict[tuple[str, str], str]:
     """A name for each kind of layer, in order of appearance: by what tells it from the others."""
     mixers, feeds = {mixer for mixer, _ in kinds} - {NONE}, {feed for _, feed in kinds} - {NONE}
-    called = CALLED | {LINEAR: linear, FULL: "global" if mixers <= {FULL, SLIDING} else "attention"}
+    called = CALLED | {LINEAR: linear, FULL: "global" if mixers <= {FULL, SLIDING, CHUNKED} else "attention"}
     names = {}
     for mixer, feed in dict.fromkeys(kinds):
         parts = [called.get(mixer, mixer)] if mixer != NONE and len(mixers) > 1 else []

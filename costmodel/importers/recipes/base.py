@@ -10,6 +10,7 @@ from costmodel.importers.fields import Fields, Source, flag, optional, size
 
 Block = Mapping[str, Any]
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+CHUNKED = "chunked_attention"
 DENSE, SPARSE, NONE = "dense", "moe", "none"
 ACTIVATIONS = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from costmodel.importers.fields import Fields, flag, size
+from costmodel.importers.fields import Fields, flag, optional, size
 from costmodel.importers.recipes.base import (
+    CHUNKED,
     DENSE,
     DSA,
     FULL,
@@ -23,6 +24,7 @@ from costmodel.importers.recipes.base import (
     SPARSE,
     STEPS,
     UNBIASED,
+    UNTIED,
     Nested,
     Recipe,
     after_dense,
@@ -33,12 +35,14 @@ from costmodel.importers.recipes.base import (
     gqa,
     heads,
     interval,
+    mlp,
     moe,
     normed_by,
     one_per_head,
     rotary,
     windowed,
 )  # fmt: skip
+from costmodel.importers.recipes.towers import LLAMA4
 
 DEEPSEEK_V3 = Recipe(
     "DeepseekV3ForCausalLM", MLA, feeds=after_dense,
@@ -111,6 +115,34 @@ HUNYUAN = biased(qk_norm=normed_by("use_qk_norm"))
 ONE_EXPERT = dict.fromkeys(("moe_topk", "num_shared_expert", "use_mixed_mlp_moe"), "there is one expert")
 DROPPING = dict.fromkeys(("moe_drop_tokens", "moe_random_routing_dropped_token", "capacity_factor"), "how experts are picked")
 
+
+def without_rope(fields: Fields, depth: int) -> list[str]:
+    """Full attention without rope where `no_rope_layers` says 0, in every fourth layer unless told; chunks elsewhere."""
+    if fields.given("no_rope_layers"):
+        turned = fields.bits("no_rope_layers", depth)
+    else:
+        period = fields.size("no_rope_layer_interval")
+        turned = [int((place + 1) % period != 0) for place in range(depth)]
+    kinds = [CHUNKED if rope else FULL for rope in turned]
+    if fields.given("layer_types") and fields.choices("layer_types", {CHUNKED: CHUNKED, FULL: FULL}, depth) != kinds:
+        fields.unmodelled("layer_types", fields.value("layer_types"), "only chunks where a layer has rope are")
+    return kinds
+
+
+def interleaved(fields: Fields, depth: int) -> list[str]:
+    """Mixtures in `moe_layers`, or in the last of each `interleave_moe_layer_step` layers."""
+    if fields.given("moe_layers"):
+        mixed = fields.places("moe_layers")
+        return [SPARSE if place in mixed else DENSE for place in range(depth)]
+    step = fields.size("interleave_moe_layer_step")
+    return [SPARSE if (place + 1) % step == 0 else DENSE for place in range(depth)]
+
+
+def unweighted(fields: Fields) -> str | None:
+    """Norms of queries and keys without weights."""
+    return "unweighted" if fields.flag("use_qk_norm") else None
+
+
 RECIPES: dict[str, Recipe | Nested] = {
     "hunyuan": Recipe(
         "HunYuanForCausalLM", HUNYUAN, sharing,
@@ -160,4 +192,22 @@ RECIPES: dict[str, Recipe | Nested] = {
         aliases=LOCAL_EXPERTS | {"experts_per_token": "num_experts_per_tok"}, only={"hidden_act": ("silu",)}, idle=NO_SLIDING,
         notes=("the clamps, the factor and the addition in the experts' activation are not counted",),
     ),
+    "llama4_text": Recipe(
+        "Llama4ForCausalLM", biased(rotary_dim=0), without_rope,
+        others={CHUNKED: biased(qk_norm=unweighted, attention_chunk_size=optional("attention_chunk_size"))},
+        feeds=interleaved, dense=mlp(intermediate_size=size("intermediate_size_mlp")),
+        experts=moe("intermediate_size", num_shared_experts=1), aliases=LOCAL_EXPERTS,
+        defaults=PLAIN | UNBIASED | {
+            "head_dim": 128, "num_key_value_heads": 8, "use_qk_norm": True, "attention_chunk_size": 8192,
+            "no_rope_layer_interval": 4,
+            "interleave_moe_layer_step": 1, "num_experts_per_tok": 1, "num_experts": 16, "intermediate_size_mlp": 16_384,
+        },
+        idle={
+            "intermediate_size_mlp": "no layer is dense", "interleave_moe_layer_step": "moe_layers says it",
+            "no_rope_layer_interval": "no_rope_layers says it",
+            **dict.fromkeys(("attn_temperature_tuning", "floor_scale", "attn_scale"), "a constant of the implementation"),
+            "for_llm_compressor": "how it is run",
+        },
+    ),
+    "llama4": Nested("Llama4ForConditionalGeneration", "llama4_text", LLAMA4, UNTIED),
 }  # fmt: skip

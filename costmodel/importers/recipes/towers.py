@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isqrt
 
-from costmodel.importers.fields import Fields, size
+from costmodel.importers.fields import Fields, flag, size
 from costmodel.importers.recipes.base import OWN_HEADS, Tower, gqa, heads, mlp, shared_out
 
 DEPTH = {name: size(name) for name in ("patch_size", "num_channels", "hidden_size", "num_hidden_layers")}
@@ -86,3 +86,55 @@ QWEN3_VL = Tower(
     only=OWN_HEADS | {"deepstack_visual_indexes": ([],)},
 )  # fmt: skip
 """The tower of Qwen3.5."""
+
+
+# Llama 4: squares of patches side by side, through three matrices
+
+
+def shuffle(fields: Fields) -> int:
+    """Patches along the side of a square that becomes a token: `pixel_shuffle_ratio` is its reciprocal."""
+    ratio = fields.fraction("pixel_shuffle_ratio")
+    merge = round(1 / ratio)
+    if merge * ratio != 1 or side(fields) % merge:
+        fields.unmodelled(
+            "pixel_shuffle_ratio", ratio, f"only the reciprocal of a divisor of the {side(fields):,} patches of a side is"
+        )
+    return merge
+
+
+def shuffled(tower: Fields, top: Fields) -> int:
+    """Tokens of an image."""
+    return (side(tower) // shuffle(tower)) ** 2
+
+
+def shuffled_widths(fields: Fields) -> tuple[int, ...]:
+    """The widths between: the first matrix takes what is put side by side, the last one begins at the tower's own output."""
+    merged, given = fields.size("hidden_size") * shuffle(fields) ** 2, fields.size("intermediate_size")
+    if merged != given:
+        fields.wrong("intermediate_size", given, f"{merged:,}, the width of {shuffle(fields) ** 2} patches side by side")
+    first, second, last = (fields.size(f"{name}_dim") for name in ("projector_input", "projector_output", "vision_output"))
+    if not first == second == last:
+        fields.wrong("projector_output_dim", second, f"the same as projector_input_dim {first:,} and vision_output_dim {last:,}")
+    return (first, second)
+
+
+LLAMA4 = Tower(
+    DEPTH | {"image_size": size("image_size"), "patch_bias": False, "class_token": True, "norm_before": True},
+    gqa(qkv_bias=True, o_bias=True), mlp(gated=False, bias=True), shuffled,
+    {
+        "gathers": "side by side", "norm": {"placement": "none"}, "widths": shuffled_widths,
+        "bias": flag("multi_modal_projector_bias"),
+    },
+    defaults={
+        "hidden_size": 768, "num_hidden_layers": 34, "num_attention_heads": 16, "num_channels": 3, "intermediate_size": 5632,
+        "vision_output_dim": 7680, "image_size": 448, "patch_size": 14, "pixel_shuffle_ratio": 0.5, "projector_input_dim": 4096,
+        "projector_output_dim": 4096, "multi_modal_projector_bias": False, "hidden_act": "gelu", "head_dim": shared_out,
+        "num_key_value_heads": heads,
+    },
+    only=OWN_HEADS | {
+        "model_type": ("llama4_vision_model",), "multi_modal_projector_bias": (False,),
+        "vision_feature_select_strategy": ("default",),
+    },
+    idle={"projector_dropout": "for training alone"},
+)  # fmt: skip
+"""The tower of Llama 4."""
