@@ -13,6 +13,7 @@ import costmodel as cm
 from costmodel.blocks import FAMILIES
 from costmodel.catalog import validate
 from costmodel.cli import app, main
+from tests import accuracy
 from tests.pictures import PICTURE, draw
 
 ROOT = Path(__file__).parents[1]
@@ -98,3 +99,9 @@ def test_the_picture_shows_todays_numbers() -> None:
 
     assert words(PICTURE.read_text(encoding="utf-8")) == words(draw())
     assert re.findall(r"https?://(?!www\.w3\.org)", PICTURE.read_text(encoding="utf-8")) == []
+
+
+def test_the_tables_of_the_accuracy_page_are_fresh() -> None:
+    """`python -m tests.accuracy` writes them."""
+    text = accuracy.PAGE.read_text(encoding="utf-8")
+    assert accuracy.page(text) == text

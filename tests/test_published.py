@@ -18,6 +18,7 @@ import costmodel as cm
 
 HERE = Path(__file__).parent
 ROWS: dict[str, dict[str, Any]] = {row["id"]: row for row in json.loads((HERE / "published.json").read_text())["figures"]}
+MISSES: dict[str, dict[str, Any]] = {row["id"]: row for row in json.loads((HERE / "published.json").read_text())["not_reproduced"]}
 FULL_LIST = HERE.parents[1] / "shared" / "truth" / "published.json"
 
 KIB, GIB = 1024, 1 << 30
@@ -288,6 +289,13 @@ FIGURES: dict[str, Callable[[], float]] = {
     "nemh8-total": lambda: cm.load("nemotron-h-8b").params.total / 1e9,
     "granite-hs": lambda: cm.load("granite-4.0-h-small").params.total / 1e9,
     "turbos-layers": lambda: sum(group.count * len(group.blocks) for group in cm.load("hunyuan-turbos").layers),
+    # what came since: sparse attention, linear and recurrent layers, recursion
+    "glm5-744": lambda: cm.load("glm-5").params.total / 1e9,
+    "mm01-active": lambda: (cm.load("minimax-text-01").params.active - head(cm.load("minimax-text-01"))) / 1e9,
+    "rwkv7-state": lambda: state(cm.load("rwkv7-2.9b")) / 1e6,
+    "hrm": lambda: ledger(cm.load("hrm-arc"), "params", "group in ('low', 'high')") / 1e6,
+    "trm": lambda: cm.load("trm-arc").params.total / 1e6,
+    "gal-act-kimi-linear": lambda: active_share(cm.load("kimi-linear-48b-a3b")),
     # totals of other models
     "glm45-total": lambda: glm_total(GLM_45) / 1e9,
     "llada-ne": lambda: without_embedding(llama(32, 4096, 32, 32, 12_288, 126_464)) / 1e9,
@@ -367,6 +375,21 @@ FIGURES: dict[str, Callable[[], float]] = {
 }
 
 
+NOT_REPRODUCED: dict[str, Callable[[], float] | None] = {
+    "isca-kv-mult-405": lambda: per_token("llama-3.1-405b") / per_token("deepseek-v3"),
+    "isca-flops-qwen": lambda: qwen25_72b().training_flops(context=4096) / 4096 / 1e9,
+    "g3-kv-12b": lambda: cm.load("gemma-3-12b").cache_bytes(context=32_768) / 1e9,
+    "g3-kv-27b": lambda: cm.load("gemma-3-27b").cache_bytes(context=32_768) / 1e9,
+    "hf31-405B-1k": lambda: cm.load("llama-3.1-405b").cache_bytes(context=1024) / GIB,
+    "hf31-405B-128k": lambda: cm.load("llama-3.1-405b").cache_bytes(context=128_000) / GIB,
+    "sb-nkv-int4": None,  # 8 v5e and their memory: a slip in the subtraction, no figure of an architecture
+    "sb-tf-q1": lambda: llama(64, 4096, 32, 32, 16_384, 32_000).params.total / 1e9,
+    "chin-1100": lambda: over_6nd(26, 1792, 1100e6),
+    "chin-gopher": lambda: 6 * 280e9 * 300e9,
+}
+"""Figures that do not come out, and what we get: `published.json` has the reason of each."""
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_published_figure(name: str) -> None:
     row = ROWS[name]
@@ -379,8 +402,21 @@ def test_published_figure(name: str) -> None:
 
 def test_every_row_is_reproduced() -> None:
     assert set(ROWS) == set(FIGURES)
-    assert len(FIGURES) >= 100
+    assert len(FIGURES) >= 110
     assert all(row["source"] and row["tol_rel"] > 0 for row in ROWS.values())
+
+
+@pytest.mark.parametrize("name", [name for name, ours in NOT_REPRODUCED.items() if ours])
+def test_what_does_not_come_out_still_does_not(name: str) -> None:
+    """A figure that begins to come out belongs among those that do."""
+    row, ours = MISSES[name], NOT_REPRODUCED[name]
+    assert ours is not None
+    assert abs(ours() / row["value"] - 1) > 0.005
+
+
+def test_every_figure_that_does_not_come_out_has_its_reason() -> None:
+    assert set(MISSES) == set(NOT_REPRODUCED)
+    assert all(row["reason"] for row in MISSES.values())
 
 
 def test_training_throughput() -> None:
