@@ -17,7 +17,12 @@ class Counted:
     """Products of matrices, and the multiply-adds they take at two FLOPs each."""
 
     def __init__(self) -> None:
-        self.flops = 0
+        self.flops = self.decays = 0
+
+    def decayed(self, array: Any, factor: Any) -> Any:
+        """An array times a factor for each of its elements."""
+        self.decays += array.size
+        return array * factor
 
     def __call__(self, a: Any, b: Any) -> Any:
         self.flops += 2 * a.shape[0] * a.shape[1] * b.shape[1]
@@ -64,33 +69,41 @@ def test_kimi_delta_attention(tokens: int, chunk: int, width: int) -> None:
     assert asked(block, "delta_rule", tokens, "chunked") == together
 
 
-def lightning(tokens: int, chunk: int, width: int, *, chunked: bool) -> tuple[Any, int]:
-    """Outputs of linear attention with one decay, and the FLOPs of its products."""
+def lightning(tokens: int, chunk: int, width: int, *, chunked: bool) -> tuple[Any, int, int]:
+    """Outputs of linear attention with one decay, the FLOPs of its products, and the elements it decays."""
     rng, times, decay = np.random.default_rng(1), Counted(), 0.93
     q, k, v = (rng.normal(size=(tokens, width)) for _ in range(3))
     state, outputs = np.zeros((width, width)), []
     if not chunked:
         for t in range(tokens):
-            state = decay * state + times(k[t : t + 1].T, v[t : t + 1])
+            state = times.decayed(state, decay) + times(k[t : t + 1].T, v[t : t + 1])
             outputs.append(times(q[t : t + 1], state))
-        return np.concatenate(outputs), times.flops
+        return np.concatenate(outputs), times.flops, times.decays
     for start in range(0, tokens, chunk):
         part = slice(start, min(start + chunk, tokens))
         qc, kc, vc = q[part], k[part], v[part]
         place = np.arange(1, len(qc) + 1)
         ratio = np.tril(decay ** (place[:, None] - place[None, :]))
-        outputs.append(times(qc * decay ** place[:, None], state) + times(times(qc, kc.T) * ratio, vc))
-        state = decay ** len(qc) * state + times((kc * decay ** (len(qc) - place)[:, None]).T, vc)
-    return np.concatenate(outputs), times.flops
+        scores = times.decayed(times(qc, kc.T), ratio)
+        outputs.append(times(times.decayed(qc, decay ** place[:, None]), state) + times(scores, vc))
+        added = times(times.decayed(kc, decay ** (len(qc) - place)[:, None]).T, vc)
+        state = times.decayed(state, decay ** len(qc)) + added
+    return np.concatenate(outputs), times.flops, times.decays
 
 
 @given(tokens=st.integers(1, 40), chunk=st.integers(1, 17), width=st.integers(1, 5))
 def test_lightning_attention(tokens: int, chunk: int, width: int) -> None:
-    (stepwise, steps), (chunks, together) = (lightning(tokens, chunk, width, chunked=chunked) for chunked in (False, True))
+    (stepwise, steps, each), (chunks, together, masked) = (
+        lightning(tokens, chunk, width, chunked=chunked) for chunked in (False, True)
+    )
     np.testing.assert_allclose(chunks, stepwise, rtol=1e-8, atol=1e-8)
     block = cm.LightningAttention(num_attention_heads=1, head_dim=width, block_size=chunk)
     assert asked(block, "attention", tokens, "recurrent") == steps
     assert asked(block, "attention", tokens, "chunked") == together
+    ours = model(cm.LayerGroup(name="only", count=1, mixer=block))
+    for algorithm, decays in (("recurrent", each), ("chunked", masked)):
+        rows = ours.ledger_rows(new_tokens=tokens, context=tokens, algorithm=algorithm)
+        assert [row["vector_flops"] for row in rows if row["op"] == "decay"] == [decays]
 
 
 def test_states_have_the_published_sizes() -> None:

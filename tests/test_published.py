@@ -228,6 +228,9 @@ def head_growth() -> float:
     return 100 * ((last_token_scores(128) + linear) / (last_token_scores(64) + linear) - 1)
 
 
+KIMI_LATENTS = cm.load("kimi-linear-48b-a3b").cache_bytes.parts["attention-moe"]
+"""What the seven layers of latent attention keep."""
+
 FIGURES: dict[str, Callable[[], float]] = {
     # DeepSeek: ISCA 2025, V2, V3, FlashMLA
     "isca-kv-v3": lambda: per_token("deepseek-v3") / 1e3,
@@ -247,7 +250,7 @@ FIGURES: dict[str, Callable[[], float]] = {
     "fm-656": lambda: per_token("deepseek-v3", precision="fp8_ds_mla") / cm.load("deepseek-v3").depth,
     # Kimi K2, Kimi Linear
     "k2-sparsity": lambda: experts_per_chosen("kimi-k2"),
-    "kl-kv": lambda: 100 * (1 - per_token(latent_attention(7)) / per_token(latent_attention(27))),
+    "kl-kv": lambda: 100 * (1 - KIMI_LATENTS(context=1) / per_token(latent_attention(27))),
     "k2-active": lambda: cm.load("kimi-k2").params.active_with_embedding / 1e9,
     "k2-83": head_growth,
     # Gemma 3: table 1 counts the projector with the embedding
@@ -338,7 +341,7 @@ FIGURES: dict[str, Callable[[], float]] = {
     "gal-phi-4-14b": lambda: per_token(llama(40, 5120, 40, 10, 17_920, 100_352)) / KIB,
     "gal-qwen3.5-397b": lambda: qwen35_397b().cache_bytes.parts["attention"](context=1) / KIB,
     "gal-sarvam-30b": lambda: per_token(attention(19, 64, 4, 64)) / KIB,
-    "gal-kimi-linear-48b-a3b": lambda: per_token(latent_attention(7)) / KIB,
+    "gal-kimi-linear-48b-a3b": lambda: KIMI_LATENTS(context=1) / KIB,
     "gal-ling-2.5-1t": lambda: per_token(latent_attention(10)) / KIB,
     "gal-trinity-large-400b": lambda: per_token(attention(60, 48, 8, 128)) / KIB,
     "gal-nanbeige-4.1-3b": lambda: per_token(llama(32, 2560, 20, 4, 10_496, 166_144, head_dim=128)) / KIB,

@@ -55,7 +55,7 @@ def active(model: Any) -> int:
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     used = elements(model) - elements(model, *TOWER) - (0 if table is head else table.numel())
     routed = [tensor for name, tensor in trained(model).items() if ".experts." in name]  # [E, ...] each
-    text = model.config.get_text_config()
+    text = getattr(model.config, "get_text_config", lambda: model.config)()
     each = getattr(text, "num_experts_per_tok", None) or getattr(text, "moe_topk", 0)
     return used - sum(tensor.numel() - each * tensor[0].numel() for tensor in routed)
 

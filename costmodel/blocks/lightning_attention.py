@@ -9,7 +9,7 @@ from sympy import Integer
 from costmodel.blocks.base import Mixer, Size
 from costmodel.blocks.mlp import Activation, activate
 from costmodel.cost import ZERO, Kept
-from costmodel.ops import N, Op, chunk_powers, linear, norm, scan, vector
+from costmodel.ops import N, Op, chunk_count, chunk_powers, linear, norm, scan, vector
 from costmodel.symbols import B, C, T, d_h, d_model, n_h
 from costmodel.workload import Pass
 
@@ -41,12 +41,19 @@ class LightningAttention(Mixer):
             linear("qkv_proj", d_model, 3 * width),
             activate("qkv_activation", self.activation, 3 * N * width, gated=False),
             scan("attention", 4 * N * width * d_h + within, self.kept(), moved=4 * N * width, algorithm=algorithm),
-            vector("decay", N * width, 3, moved=ZERO, algorithm=algorithm),
+            self._decay(algorithm),
             norm("norm", width),
             linear("output_gate", d_model, width),
             vector("apply_gate", N * width, 5, moved=3 * N * width),
             linear("out_proj", width, d_model),
         ]
+
+    def _decay(self, algorithm: str) -> Op:
+        """One step decays the whole state; a block masks its scores, scales queries and keys, and decays the state once."""
+        if algorithm == "recurrent":
+            return vector("decay", N * n_h * d_h * d_h, 1, moved=ZERO, algorithm=algorithm)
+        within = B * n_h * (chunk_powers(T, C, 2) + 2 * T * d_h + chunk_count(T, C) * d_h * d_h)
+        return vector("decay", within, 1, moved=ZERO, algorithm=algorithm)
 
     def kept(self) -> tuple[Kept, ...]:
         """The state, in 16 bits as the implementation keeps it, unless set."""

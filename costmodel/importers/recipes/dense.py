@@ -75,6 +75,10 @@ RECIPES: dict[str, Recipe | Nested] = {
         },
         only=OWN_HEADS,
     ),
+    "olmo2": Recipe(
+        "Olmo2ForCausalLM", biased(qk_norm="full"), norm={"placement": "post"},
+        defaults=PLAIN | UNBIASED | {"num_key_value_heads": heads},
+    ),
     "olmo3": Recipe(
         "Olmo3ForCausalLM", biased(qk_norm="full"), interval(SLIDING, 4), norm={"placement": "post"},
         defaults=PLAIN | UNBIASED | {"num_key_value_heads": heads, "sliding_window": 4096}, idle=NO_SLIDING,

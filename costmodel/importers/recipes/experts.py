@@ -192,6 +192,18 @@ RECIPES: dict[str, Recipe | Nested] = {
         aliases=LOCAL_EXPERTS | {"experts_per_token": "num_experts_per_tok"}, only={"hidden_act": ("silu",)}, idle=NO_SLIDING,
         notes=("the clamps, the factor and the addition in the experts' activation are not counted",),
     ),
+    "minimax_m2": Recipe(
+        "MiniMaxM2ForCausalLM", gqa(qk_norm="full", rotary_dim=optional("rotary_dim")), feeds=always,
+        experts=moe("intermediate_size", score_correction_bias=True), aliases=LOCAL_EXPERTS,
+        defaults=PLAIN | {
+            "num_key_value_heads": 8, "head_dim": 128, "rotary_dim": None, "num_experts_per_tok": 8, "num_experts": 256,
+        },
+        only={
+            "attention_bias": (False,), "qk_norm_type": ("per_layer",), "use_qk_norm": (True,),
+            "shared_intermediate_size": (0, None),
+        },
+        idle={"use_routing_bias": "how experts are picked"},
+    ),
     "llama4_text": Recipe(
         "Llama4ForCausalLM", biased(rotary_dim=0), without_rope,
         others={CHUNKED: biased(qk_norm=unweighted, attention_chunk_size=optional("attention_chunk_size"))},
