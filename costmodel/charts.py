@@ -7,6 +7,7 @@ tell series apart without colour. `table_rows` gives the numbers of any of these
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from html import escape, unescape
 from math import log10
 from typing import Any
@@ -31,7 +32,7 @@ LABEL_MARGIN = 96
 """Pixels to the right of a chart for the labels at its curves' ends."""
 MAX_STORED = (1 << 63) - 1
 """The largest whole number that tables and JSON writers store."""
-FAMILY_PLACES = {Keeping.STATE: 2, Keeping.LATENT: 0, Keeping.WINDOW: 1, Keeping.FULL: -1}
+FAMILY_PLACES = {Keeping.STATE: 2, Keeping.LATENT: 0, Keeping.WINDOW: 1, Keeping.NOTHING: 4, Keeping.FULL: -2}
 """The colour of each kind of cache: full attention, the yardstick, is grey."""
 
 
@@ -203,11 +204,12 @@ def landscape(rows: Sequence[dict[str, Any]], against: str, along: str, scenario
     unit, best = AXES[against], {row["name"] for row in frontier(rows, against)}
     along_dates = along == "date"
     placed = [row for row in rows if row["released"] or not along_dates]
+    named = _apart([row for row in placed if row["name"] in {*best, *chosen}], against, along_dates, chosen)
     traces = []
     for kind, place in FAMILY_PLACES.items():
         of_kind = [row for row in placed if row["keeps"] == kind]
         if of_kind:
-            traces.append(_family(of_kind, str(kind), place, against, unit, along_dates, scenario, {*best, *chosen}))
+            traces.append(_family(of_kind, str(kind), place, against, unit, along_dates, scenario, named))
     if not along_dates:
         edge = frontier(rows, against)
         drawn = {
@@ -227,6 +229,26 @@ def landscape(rows: Sequence[dict[str, Any]], against: str, along: str, scenario
     base = 8 if unit == "bytes" else 10
     y = _log_axis(LANDSCAPE_TITLES[against], _ticks(values, base), lambda value: quantity(value, unit, scenario.units))
     return _figure(traces, _layout("landscape", xaxis=x, yaxis=y, clickmode="event+select"))
+
+
+LABEL_WIDTH, LABEL_HEIGHT = 0.2, 0.05
+"""Of the plot, what a label takes."""
+
+
+def _apart(rows: Sequence[dict[str, Any]], against: str, dates: bool, chosen: Sequence[str]) -> set[str]:
+    """Names of the rows whose labels have room: chosen models first, then from the largest down."""
+    drawn = [row for row in rows if row[against]]
+    places = [
+        (date.fromisoformat(row["released"]).toordinal() if dates else log10(row["params_total"]), log10(row[against]))
+        for row in drawn
+    ]
+    spans = [max(values) - min(values) or 1.0 for values in zip(*places, strict=True)]
+    taken: dict[str, tuple[float, float]] = {}
+    for row, (x, y) in sorted(zip(drawn, places, strict=True), key=lambda pair: pair[0]["name"] not in chosen):
+        x, y = x / spans[0], y / spans[1]
+        if not any(abs(x - other) < LABEL_WIDTH and abs(y - height) < LABEL_HEIGHT for other, height in taken.values()):
+            taken[row["name"]] = (x, y)
+    return set(taken)
 
 
 LANDSCAPE_TITLES = {

@@ -58,12 +58,14 @@ def _placed(model: Architecture, scenario: Scenario) -> dict[str, Any]:
 def frontier(rows: Sequence[dict[str, Any]], against: str) -> list[dict[str, Any]]:
     """The rows that none beats: no other model is at least as large and costs less; from the largest down. Equals stand together.
 
+    A row that costs nothing stands aside: a recursive reasoner keeps no cache, and undercuts nobody who writes text.
+
     >>> rows = [{"params_total": 9, "cost": 5}, {"params_total": 7, "cost": 6}, {"params_total": 3, "cost": 1}]
     >>> [row["params_total"] for row in frontier(rows, "cost")]
     [9, 3]
     """
     best: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (-row["params_total"], row[against])):
+    for row in sorted((row for row in rows if row[against]), key=lambda row: (-row["params_total"], row[against])):
         if not best or row[against] < best[-1][against] or all(row[key] == best[-1][key] for key in ("params_total", against)):
             best.append(row)
     return best

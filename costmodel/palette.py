@@ -8,7 +8,7 @@ GREY = "#808080"
 """Everything that is not one of the four: yardsticks, limits, totals, the rest."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 """A series' dash, by its place."""
-SYMBOLS = ("circle", "diamond", "square", "triangle-up")
+SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 """A series' marker, by its place."""
 
 

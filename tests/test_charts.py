@@ -130,6 +130,18 @@ def test_a_yardstick_that_is_chosen_is_drawn_once() -> None:
     assert [line["line"]["color"] for line in lines] == [COLOURS[0]]
 
 
+@pytest.mark.parametrize("along", ["size", "date"])
+@pytest.mark.parametrize("against", AXES)
+def test_every_model_is_a_point_and_the_chosen_ones_are_named(against: str, along: str) -> None:
+    rows = landscape_rows([cm.load(name) for name in cm.presets()], Scenario())
+    drawn = charts.landscape(rows, against, along, Scenario(), chosen=FLAGSHIPS)
+    points = [trace for trace in drawn["data"] if "customdata" in trace]
+    assert sorted(name for trace in points for name in trace["customdata"]) == sorted(cm.presets())
+    titles = [text for trace in points for text in trace["text"] if text]
+    assert len(titles) == len(set(titles)) < 20
+    assert len({(trace["marker"]["color"], trace["marker"]["symbol"]) for trace in points}) == len(points)
+
+
 def test_the_frontier_is_what_no_larger_model_undercuts() -> None:
     rows = landscape_rows([cm.load(name) for name in cm.presets()], Scenario())
     for against in AXES:
@@ -137,7 +149,8 @@ def test_the_frontier_is_what_no_larger_model_undercuts() -> None:
         brute = [
             row["name"]
             for row in rows
-            if not any(
+            if row[against]
+            and not any(
                 other is not row
                 and other["params_total"] >= row["params_total"]
                 and other[against] <= row[against]
@@ -146,6 +159,7 @@ def test_the_frontier_is_what_no_larger_model_undercuts() -> None:
             )
         ]
         assert best == brute
+        assert not {"trm-arc", "hrm-arc"} & set(best) or against != "cache_bytes_per_token"
     assert {str(keeping(cm.load(name))) for name in FLAGSHIPS} == {"latent attention", "sliding window", "recurrent state"}
 
 
