@@ -224,7 +224,7 @@ def window_kept(mixer: cm.GQA, context: int) -> int:
     if not reach:
         return 0
     tokens = min(context, reach - 1) - min(context, reach)
-    return 2 * mixer.num_key_value_heads * mixer.head_dim * tokens
+    return mixer.num_key_value_heads * _both_widths(mixer) * tokens
 
 
 def window_counted(mixer: cm.GQA, new: int, context: int, ours: Callable[[str, int, int], int]) -> int:
@@ -233,7 +233,12 @@ def window_counted(mixer: cm.GQA, new: int, context: int, ours: Callable[[str, i
     if not reach:
         return 0
     in_sight = min(context, reach - 1 + new)
-    return mixer.num_attention_heads * 4 * mixer.head_dim * new * (in_sight - context)
+    return mixer.num_attention_heads * 2 * _both_widths(mixer) * new * (in_sight - context)
+
+
+def _both_widths(mixer: cm.GQA) -> int:
+    """The widths of a key and of a value."""
+    return mixer.head_dim + (mixer.v_head_dim or mixer.head_dim)
 
 
 def convolved_columns(kernel: int, new: int, context: int) -> int:

@@ -67,6 +67,8 @@ LLADA = {"d_model": 64, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3, "mlp_hidde
 LLADA_MOE = TINY | {"num_key_value_heads": 2, "qk_layernorm": True, "num_experts": 4, "num_experts_per_tok": 2,
                     "expert_intermediate_size": 32, "dense_intermediate_size": 96,
                     "moe_layer_freq": [0, 1, 1, 1, 1, 1]}  # fmt: skip
+UNLIKE = DENSE | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 24, "v_head_dim": 16,
+                  "sliding_window": 8, "num_key_value_heads": 1}  # fmt: skip
 CHUNKS = DENSE | {"num_local_experts": 4, "head_dim": 16, "attention_chunk_size": 8, "intermediate_size_mlp": 80}
 UNMIXED = {name: value for name, value in NEXT.items() if "expert" not in name and name != "moe_intermediate_size"}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
@@ -134,6 +136,8 @@ MADE: list[tuple[str, dict[str, Any]]] = [
     ("llama4_text", CHUNKS),
     ("llama4_text", CHUNKS | {"use_qk_norm": False, "interleave_moe_layer_step": 2, "attention_bias": True}),
     ("llama4_text", CHUNKS | {"no_rope_layers": [0, 1, 1] * 2, "moe_layers": [1, 4], "num_experts_per_tok": 2}),
+    ("mimo_v2_flash", UNLIKE),
+    ("mimo_v2_flash", UNLIKE | {"layer_types": TYPES, "mlp_layer_types": ["sparse", "dense"] * 3, "attention_bias": True}),
     ("olmo2", DENSE),
     ("olmo2", DENSE | {"attention_bias": True, "tie_word_embeddings": True}),
     ("minimax_m2", DENSE | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 24, "rotary_dim": 8}),

@@ -143,6 +143,24 @@ def unweighted(fields: Fields) -> str | None:
     return "unweighted" if fields.flag("use_qk_norm") else None
 
 
+def sixth_full(fields: Fields, depth: int) -> list[str]:
+    """Full attention in the first layer and in every sixth, a window elsewhere, or what `layer_types` says."""
+    if fields.given("layer_types"):
+        return fields.choices("layer_types", {FULL: FULL, SLIDING: SLIDING}, depth)
+    return [FULL if place == 0 or (place + 1) % 6 == 0 else SLIDING for place in range(depth)]
+
+
+def all_but_first(fields: Fields, depth: int) -> list[str]:
+    """A mixture in every layer but the first."""
+    return [SPARSE if place else DENSE for place in range(depth)]
+
+
+def twice_the_heads(fields: Fields) -> int:
+    """Windowed layers have twice the key/value heads of full ones."""
+    return 2 * fields.size("num_key_value_heads")
+
+
+MIMO = gqa(v_head_dim=size("v_head_dim"), qkv_bias=flag("attention_bias"), rotary_dim=rotary)
 RECIPES: dict[str, Recipe | Nested] = {
     "hunyuan": Recipe(
         "HunYuanForCausalLM", HUNYUAN, sharing,
@@ -191,6 +209,15 @@ RECIPES: dict[str, Recipe | Nested] = {
         defaults=PLAIN | {"head_dim": 64, "sliding_window": 128, "attention_bias": True},
         aliases=LOCAL_EXPERTS | {"experts_per_token": "num_experts_per_tok"}, only={"hidden_act": ("silu",)}, idle=NO_SLIDING,
         notes=("the clamps, the factor and the addition in the experts' activation are not counted",),
+    ),
+    "mimo_v2_flash": Recipe(
+        "MiMoV2FlashForCausalLM", MIMO, sixth_full,
+        others={SLIDING: {**MIMO, "num_key_value_heads": twice_the_heads, "sliding_window": size("sliding_window"), "sinks": True}},
+        feeds=by_feed_types(all_but_first), experts=moe(score_correction_bias=True), aliases=ROUTED, idle=NO_DENSE,
+        defaults=PLAIN | UNBIASED | {
+            "num_key_value_heads": 4, "head_dim": 192, "v_head_dim": 128, "sliding_window": 129, "num_experts": 256,
+            "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "partial_rotary_factor": 1.0,
+        },
     ),
     "minimax_m2": Recipe(
         "MiniMaxM2ForCausalLM", gqa(qk_norm="full", rotary_dim=optional("rotary_dim")), feeds=always,
