@@ -131,6 +131,7 @@ MADE: list[tuple[str, dict[str, Any]]] = [
         ZAMBA | {"use_shared_attention_adapter": True, "use_mem_rope": True, "num_mem_blocks": 1},
     ),
     ("zamba2", ZAMBA | {"add_bias_linear": True, "num_mem_blocks": 3, "n_mamba_heads": 8, "intermediate_size": 100}),
+    ("zamba2", ZAMBA | {"num_key_value_heads": 2, "layers_block_type": ["linear_attention", "hybrid", "hybrid"] * 2 + ["hybrid"]}),
     ("qwen3_5_text", UNMIXED),
     ("qwen3_5_moe_text", NEXT | {"full_attention_interval": 3, "attention_bias": True}),
     ("llama4_text", CHUNKS),
@@ -418,6 +419,14 @@ UNMODELLED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "nemotron_h", **NEMOTRON, "moe_latent_size": 8}, ("moe_latent_size",)),
     ({"model_type": "nemotron_h", **NEMOTRON, "num_nextn_predict_layers": 1}, ("num_nextn_predict_layers",)),
     ({"model_type": "granitemoehybrid", **GRANITE, "position_embedding_type": "learned"}, ("position_embedding_type",)),
+    (
+        {"model_type": "zamba2", **ZAMBA, "num_key_value_heads": 2, "use_shared_attention_adapter": True},
+        ("num_key_value_heads 2", "only 4"),
+    ),
+    (
+        {"model_type": "zamba2", **ZAMBA, "layers_block_type": ["mamba", "attention"] * 3 + ["hybrid"]},
+        ("layers_block_type", "'attention'"),
+    ),
     (SHORT | {"index_topk": 2048}, ("'index_topk'", "could carry a cost")),
     (SHORT | {"architectures": ["Qwen3ForSequenceClassification"]}, ("architectures", "Qwen3ForCausalLM")),
     (SHORT | {"hidden_act": "xielu"}, ("hidden_act", "'xielu'")),

@@ -137,7 +137,7 @@ SHARED = "shared"
 
 def shared_before(fields: Fields, depth: int) -> list[str]:
     """A shared block before the Mamba layer of each hybrid layer: two layers here, one in the config."""
-    hybrids = fields.choices("layer_types", {"mamba": MAMBA2, "hybrid": SHARED}, depth)
+    hybrids = fields.choices("layer_types", {"mamba": MAMBA2, "linear_attention": MAMBA2, "hybrid": SHARED}, depth)
     return [kind for layer in hybrids for kind in ([SHARED, MAMBA2] if layer == SHARED else [MAMBA2])]
 
 
@@ -155,8 +155,17 @@ def twice_shared_out(fields: Fields) -> int:
     return width // count
 
 
+def adapted_heads(fields: Fields) -> int:
+    """Key/value heads: with adapters, which the implementation makes as wide as those of queries, one for each query head."""
+    count: int = fields.size("num_key_value_heads")
+    if fields.flag("use_shared_attention_adapter") and count != heads(fields):
+        fields.unmodelled("num_key_value_heads", count, f"only {heads(fields):,} is, beside adapters on queries, keys and values")
+    return count
+
+
 SHARING: Block = {
-    **gqa(), "kind": "shared_transformer", "intermediate_size": size("intermediate_size"), "adapter_rank": size("adapter_rank"),
+    **gqa(num_key_value_heads=adapted_heads), "kind": "shared_transformer",
+    "intermediate_size": size("intermediate_size"), "adapter_rank": size("adapter_rank"),
     "attention_adapter": flag("use_shared_attention_adapter"), "rope": flag("use_mem_rope"), "mlp_bias": flag("add_bias_linear"),
     "activation": activation,
 }  # fmt: skip
