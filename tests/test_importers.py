@@ -67,6 +67,7 @@ LLADA = {"d_model": 64, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3, "mlp_hidde
 LLADA_MOE = TINY | {"num_key_value_heads": 2, "qk_layernorm": True, "num_experts": 4, "num_experts_per_tok": 2,
                     "expert_intermediate_size": 32, "dense_intermediate_size": 96,
                     "moe_layer_freq": [0, 1, 1, 1, 1, 1]}  # fmt: skip
+UNSTATED_SIDES = {name: value for name, value in SIDES.items() if name != "mamba_d_ssm"}
 UNLIKE = DENSE | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 24, "v_head_dim": 16,
                   "sliding_window": 8, "num_key_value_heads": 1}  # fmt: skip
 CHUNKS = DENSE | {"num_local_experts": 4, "head_dim": 16, "attention_chunk_size": 8, "intermediate_size_mlp": 80}
@@ -490,6 +491,8 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"model_type": "glm4_moe", **ROUTED, "partial_rotary_factor": float("inf")}, ("partial_rotary_factor got inf",)),
     ({"model_type": "gpt2", **CONFIGS["gpt2"], "n_ctx": 2048}, ("contradicts",)),
     ({"model_type": "hunyuan", **HUNYUAN, "moe_topk": [1] * 6}, ("moe_topk got a list", "whole number")),
+    ({"model_type": "falcon_h1", **UNSTATED_SIDES}, ("mamba_d_ssm: this field is missing",)),
+    ({"model_type": "falcon_h1", **SIDES, "num_key_value_heads": None}, ("num_key_value_heads got None", "whole number")),
     ({"model_type": "mamba2", **HEADED, "num_heads": 4}, ("num_heads got 4", "128 channels")),
     ({"model_type": "mamba2", **HEADED, "n_groups": 3}, ("n_groups 3", "divide")),
     ({"model_type": "mamba", **SELECTIVE, "time_step_rank": "half"}, ("time_step_rank got", "whole number")),

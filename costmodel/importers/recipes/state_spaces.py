@@ -105,7 +105,7 @@ def mixtures_if_any(fields: Fields, depth: int) -> list[str]:
 
 def side_channels(fields: Fields) -> int:
     """Channels beside attention: `mamba_d_ssm`, or the model's width, expanded."""
-    return channels(fields) if fields.value("d_inner") is None else fields.size("d_inner")
+    return channels(fields) if fields.value("mamba_d_ssm") is None else fields.size("mamba_d_ssm")
 
 
 def side_width(fields: Fields) -> int:
@@ -304,11 +304,10 @@ RECIPES: dict[str, Recipe | Nested] = {
     "falcon_h1": Recipe(
         "FalconH1ForCausalLM", SIDE_BY_SIDE, dense=mlp(bias=flag("mlp_bias")),
         defaults=PLAIN | UNBIASED | MIXED | {
-            "num_key_value_heads": heads, "mamba_head_dim": "auto", "chunk_size": 256, "mamba_rms_norm": False,
-            "projectors_bias": False, "mlp_bias": False, "d_inner": None,
+            "mamba_head_dim": "auto", "chunk_size": 256, "mamba_rms_norm": False, "projectors_bias": False, "mlp_bias": False,
         },
         aliases=SHORT_NAMES | {
-            "mamba_d_ssm": "d_inner", "mamba_n_heads": "mamba_num_heads", "mamba_d_head": "mamba_head_dim",
+            "mamba_n_heads": "mamba_num_heads", "mamba_d_head": "mamba_head_dim",
             "mamba_n_groups": "n_groups", "mamba_chunk_size": "chunk_size", "mamba_proj_bias": "use_bias",
         },
         only=SILU,
