@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 
 from costmodel.importers.fields import Fields, flag, size
@@ -47,19 +47,27 @@ def step_rank(fields: Fields) -> int:
     return ceil(fields.size("hidden_size") / 16) if fields.value("time_step_rank") == "auto" else fields.size("time_step_rank")
 
 
-def head_width(fields: Fields) -> int:
+def width_over(whole: Callable[[Fields], int]) -> Callable[[Fields], int]:
     """Width of a Mamba-2 head: `auto` shares out the channels."""
-    if fields.value("mamba_head_dim") == "auto":
-        return max(channels(fields) // fields.size("mamba_num_heads"), 1)
-    return fields.size("mamba_head_dim")
+
+    def width(fields: Fields) -> int:
+        if fields.value("mamba_head_dim") == "auto":
+            return max(whole(fields) // fields.size("mamba_num_heads"), 1)
+        return fields.size("mamba_head_dim")
+
+    return width
 
 
-def filling_heads(fields: Fields) -> int:
-    """Mamba-2 heads, which must make up the expanded width."""
-    count, width, whole = fields.size("mamba_num_heads"), head_width(fields), channels(fields)
-    if count * width != whole:
-        fields.wrong("mamba_num_heads", count, f"as many heads of {width:,} as make up {whole:,} channels")
-    return count
+def heads_over(whole: Callable[[Fields], int]) -> Callable[[Fields], int]:
+    """Mamba-2 heads, which must make up the channels."""
+
+    def count_of(fields: Fields) -> int:
+        count, width, channels = fields.size("mamba_num_heads"), width_over(whole)(fields), whole(fields)
+        if count * width != channels:
+            fields.wrong("mamba_num_heads", count, f"as many heads of {width:,} as make up {channels:,} channels")
+        return count
+
+    return count_of
 
 
 SELECTIVE: Block = {
@@ -67,11 +75,11 @@ SELECTIVE: Block = {
     "conv_kernel": size("conv_kernel"), "conv_bias": flag("use_conv_bias"), "proj_bias": flag("use_bias"),
 }  # fmt: skip
 HEADED: Block = {
-    "kind": "mamba2", "mamba_num_heads": size("mamba_num_heads"), "mamba_head_dim": head_width,
+    "kind": "mamba2", "mamba_num_heads": size("mamba_num_heads"), "mamba_head_dim": width_over(channels),
     **{name: size(name) for name in ("ssm_state_size", "n_groups", "conv_kernel", "chunk_size")},
     "conv_bias": flag("use_conv_bias"), "in_proj_bias": flag("use_bias"), "out_proj_bias": flag("use_bias"),
 }  # fmt: skip
-FILLING: Block = {**HEADED, "mamba_num_heads": filling_heads}
+FILLING: Block = {**HEADED, "mamba_num_heads": heads_over(channels)}
 
 
 # which layers have what
@@ -108,23 +116,8 @@ def side_channels(fields: Fields) -> int:
     return channels(fields) if fields.value("mamba_d_ssm") is None else fields.size("mamba_d_ssm")
 
 
-def side_width(fields: Fields) -> int:
-    """The width of a head beside attention: `auto` shares out the channels."""
-    if fields.value("mamba_head_dim") == "auto":
-        return max(side_channels(fields) // fields.size("mamba_num_heads"), 1)
-    return fields.size("mamba_head_dim")
-
-
-def side_heads(fields: Fields) -> int:
-    """Heads beside attention, which must make up the channels."""
-    count, width, whole = fields.size("mamba_num_heads"), side_width(fields), side_channels(fields)
-    if count * width != whole:
-        fields.wrong("mamba_num_heads", count, f"as many heads of {width:,} as make up {whole:,} channels")
-    return count
-
-
 SIDE_BY_SIDE: Block = {
-    **biased(), **HEADED, "kind": "parallel_hybrid", "mamba_num_heads": side_heads, "mamba_head_dim": side_width,
+    **biased(), **HEADED, "kind": "parallel_hybrid", "mamba_num_heads": heads_over(side_channels), "mamba_head_dim": width_over(side_channels),
     "gated_norm": flag("mamba_rms_norm"), "out_proj_bias": flag("projectors_bias"),
 }  # fmt: skip
 MULTIPLIED = dict.fromkeys(
