@@ -117,7 +117,8 @@ def side_channels(fields: Fields) -> int:
 
 
 SIDE_BY_SIDE: Block = {
-    **biased(), **HEADED, "kind": "parallel_hybrid", "mamba_num_heads": heads_over(side_channels), "mamba_head_dim": width_over(side_channels),
+    **biased(), **HEADED, "kind": "parallel_hybrid", "mamba_num_heads": heads_over(side_channels),
+    "mamba_head_dim": width_over(side_channels),
     "gated_norm": flag("mamba_rms_norm"), "out_proj_bias": flag("projectors_bias"),
 }  # fmt: skip
 MULTIPLIED = dict.fromkeys(
