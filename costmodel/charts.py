@@ -398,21 +398,22 @@ def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> 
         }
         for share in (1, 0.1, 0.05, 0.03)
     ]  # fmt: skip
-    points = [
-        {
-            "type": "scatter", "mode": "markers+text", "name": plotly_text(row["title"]),
-            "x": [row["params_total"]], "y": [row["params_active"]],
-            "text": [plotly_text(row["title"]) if row["name"] in chosen else ""], "textposition": _beside(row["name"], chosen),
-            "hovertext": [f"{plotly_text(row['title'])}: {count(row['params_active'])} of {count(row['params_total'])} active"],
-            "hoverinfo": "text", "showlegend": False, "customdata": [row["name"]],
-            "marker": {"size": 12, **_chosen_mark(row["name"], chosen)},
-        }
-        for row in rows
-    ]  # fmt: skip
+    marks = [_chosen_mark(row["name"], chosen) for row in rows]
+    points = {
+        "type": "scatter", "mode": "markers+text", "name": "models", "showlegend": False, "hoverinfo": "text",
+        "x": [row["params_total"] for row in rows], "y": [row["params_active"] for row in rows],
+        "text": [plotly_text(row["title"]) if row["name"] in chosen else "" for row in rows],
+        "textposition": [_beside(row["name"], chosen) for row in rows],
+        "hovertext": [
+            f"{plotly_text(row['title'])}: {count(row['params_active'])} of {count(row['params_total'])} active" for row in rows
+        ],
+        "customdata": [row["name"] for row in rows],
+        "marker": {"size": 12, **{part: [mark[part] for mark in marks] for part in ("color", "symbol")}},
+    }  # fmt: skip
     ticks = _ticks([low, high])
     small = _ticks([row["params_active"] for row in rows])
     axes = {"xaxis": _log_axis("total parameters", ticks, count), "yaxis": _log_axis("active parameters", small, count)}
-    return _figure(diagonals + points, _layout("active", **axes))
+    return _figure([*diagonals, points], _layout("active", **axes))
 
 
 def _beside(name: str, chosen: Sequence[str]) -> str:

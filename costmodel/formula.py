@@ -237,23 +237,22 @@ class Formula:
         if options:
             return self.having(**options)(**{name: value for name, value in inputs.items() if name not in options})
         values = self._values(inputs)
-        self._check(values)
+        if self._require is not None:
+            self._require(values)
         if any(isinstance(value, np.ndarray) for value in values.values()):
             _check_shapes({symbol: value.shape for symbol, value in values.items() if isinstance(value, np.ndarray)})
             return evaluate_arrays(self.expr, values, _Check(values))
+        _check_order(values.get(T), values.get(S))
         return self._exact(values)
 
     def check(self, **inputs: Any) -> None:
         """Raises CostModelError for the inputs and options that a call would refuse."""
         options = {name: value for name, value in inputs.items() if name in Options.model_fields}
-        self.having(**options)._check(self._values({name: value for name, value in inputs.items() if name not in options}))
-
-    def _check(self, values: Mapping[Symbol, Any]) -> None:
-        """Refuses inputs that do not go together; new tokens within arrays are checked block by block."""
-        if not any(isinstance(value, np.ndarray) for value in values.values()):
-            _check_order(values.get(T), values.get(S))
-        if self._require is not None:
-            self._require(values)
+        asked = self.having(**options)
+        values = asked._values({name: value for name, value in inputs.items() if name not in options})
+        _check_order(values.get(T), values.get(S))
+        if asked._require is not None:
+            asked._require(values)
 
     def _exact(self, values: dict[Symbol, Any]) -> int | float:
         for letter, stands_for in self._given.items():

@@ -33,16 +33,26 @@ def keeping(model: Architecture) -> Keeping:
     return next((kind for kind in (Keeping.STATE, Keeping.LATENT, Keeping.WINDOW) if kind in found), Keeping.FULL)
 
 
+def sized_rows(models: Sequence[Architecture]) -> list[dict[str, Any]]:
+    """One row a model, largest first: what holds at any context.
+
+    >>> import costmodel as cm
+    >>> [row["params_active"] for row in sized_rows([cm.load("gpt2"), cm.load("deepseek-v3")])]
+    [36625618432, 124439808]
+    """
+    return sorted(map(_sized, models), key=lambda row: (-int(row["params_total"]), row["name"]))
+
+
 def landscape_rows(models: Sequence[Architecture], scenario: Scenario) -> list[dict[str, Any]]:
     """One row a model, largest first: size, active parameters, cache per token of context and FLOPs of the next token.
 
     The cache is the mean over a sequence at the scenario's context, in its format and view; the FLOPs are one sequence's.
     """
-    rows = [_placed(model, scenario) for model in models]
-    return sorted(rows, key=lambda row: (-int(row["params_total"]), row["name"]))
+    named = {model.name: model for model in models}
+    return [row | _priced(named[row["name"]], scenario) for row in sized_rows(models)]
 
 
-def _placed(model: Architecture, scenario: Scenario) -> dict[str, Any]:
+def _sized(model: Architecture) -> dict[str, Any]:
     return {
         "name": model.name,
         "title": model.title,
@@ -50,6 +60,11 @@ def _placed(model: Architecture, scenario: Scenario) -> dict[str, Any]:
         "keeps": str(keeping(model)),
         "params_total": model.params.total,
         "params_active": model.params.active,
+    }
+
+
+def _priced(model: Architecture, scenario: Scenario) -> dict[str, Any]:
+    return {
         "cache_bytes_per_token": scenario.kept(model)(context=scenario.context) / scenario.context,
         "decode_flops": model.decode_flops(context=scenario.context),
     }

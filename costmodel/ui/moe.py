@@ -6,7 +6,7 @@ import streamlit as st
 
 from costmodel.catalog import load, presets
 from costmodel.charts import active_total, touched_curves
-from costmodel.landscape import landscape_rows
+from costmodel.landscape import sized_rows
 from costmodel.sentences import experts_sentence
 from costmodel.ui import frame
 
@@ -14,7 +14,7 @@ from costmodel.ui import frame
 def page() -> None:
     """Active against total parameters, and the experts that a pass touches."""
     now, models = frame.scenario(), frame.chosen()
-    rows = landscape_rows([*(load(name) for name in presets()), *frame.own_models().values()], now)
+    rows = sized_rows([*(load(name) for name in presets()), *frame.own_models().values()])
     words = experts_sentence(models)
     frame.figure(
         active_total(rows, now.models),
