@@ -404,6 +404,7 @@ def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> 
         "x": [row["params_total"] for row in rows], "y": [row["params_active"] for row in rows],
         "text": [plotly_text(row["title"]) if row["name"] in chosen else "" for row in rows],
         "textposition": [_beside(row["name"], chosen) for row in rows],
+        "ids": [plotly_text(row["title"]) for row in rows],
         "hovertext": [
             f"{plotly_text(row['title'])}: {count(row['params_active'])} of {count(row['params_total'])} active" for row in rows
         ],
@@ -446,7 +447,7 @@ def touched_curves(models: Sequence[Architecture]) -> Figure:
 
 
 def table_rows(figure: Figure) -> list[dict[str, Any]]:
-    """The numbers of a figure: a row a point, with its series, its x, its y and its text where it has one."""
+    """The numbers of a figure: a row a point, with its series (or its own name), its x, its y and its text where it has one."""
     rows = []
     for trace in figure["data"]:
         if trace["type"] == "icicle":
@@ -455,8 +456,9 @@ def table_rows(figure: Figure) -> list[dict[str, Any]]:
             ]
             continue
         texts = trace.get("hovertext") or trace.get("text") or [""] * len(trace["x"])
-        named = trace.get("name", "")
-        rows += [{"series": named, "x": x, "y": y, "text": t} for x, y, t in zip(trace["x"], trace["y"], texts, strict=True)]
+        names = trace.get("ids") or [trace.get("name", "")] * len(trace["x"])
+        points = zip(names, trace["x"], trace["y"], texts, strict=True)
+        rows += [{"series": named, "x": x, "y": y, "text": t} for named, x, y, t in points]
     return [{name: _as_text(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]
 
 
