@@ -1,0 +1,252 @@
+"""Kernel classes: how long a kernel of a shape takes on a device, in a few numbers that are fitted to measurements.
+
+Every class is t = t0 + pnorm(F / (eta_c P), B / (eta_m BW); p) with named terms beside it where measured tables ask
+for them. P and BW are the datasheet's peaks, eta the fitted fraction of each: the two never mix in one number.
+Shapes are arrays, one entry a point; sizes in elements, times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.errors import CostModelError, did_you_mean
+from costmodel.hardware import Accelerator
+
+Array = NDArray[np.float64]
+Shape = Mapping[str, Array]
+Fitted = Mapping[str, float]
+ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
+TILE = 128
+"""Query rows that one work unit of attention takes."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """What the datasheet says of a device for one dtype: FLOP/s, bytes/s, bytes of cache, compute units, link bytes/s."""
+
+    flops_per_s: float
+    memory_bytes_per_s: float
+    cache_bytes: float
+    units: int
+    link_bytes_per_s: float
+    element_bytes: int
+
+    @classmethod
+    def of(cls, device: Accelerator, dtype: str) -> Peaks:
+        """The peaks of an accelerator. Raises CostModelError where its file lacks one.
+
+        >>> from costmodel.catalog import accelerator
+        >>> Peaks.of(accelerator("h100-sxm"), "fp8").flops_per_s
+        1978900000000000.0
+        """
+        if dtype not in ELEMENT_BYTES:
+            raise CostModelError(f"no kernels of dtype {dtype!r}; {did_you_mean(dtype, ELEMENT_BYTES)}")
+        return cls(
+            float(device.peak(dtype)), float(device.bandwidth), float(device.l2_bytes or 0), device.compute_units or 1,
+            float(device.link_bytes_per_s or 0), ELEMENT_BYTES[dtype],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A fitted number: where the fit starts, its bounds, and what it means."""
+
+    start: float
+    low: float
+    high: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs and bytes of a kernel, and the bytes it must at least have read."""
+
+    flops: Array
+    moved: Array
+
+
+@dataclass(frozen=True)
+class KernelClass:
+    """One class of kernels: the sizes that make a shape, what it must do, and the form of its time."""
+
+    name: str
+    title: str
+    sizes: tuple[str, ...]
+    parameters: tuple[str, ...]
+    work: Callable[[Shape, Peaks], Work]
+    seconds: Callable[[Shape, Peaks, Fitted], Array]
+    features: Callable[[Shape], tuple[Array, ...]]
+    """What tells one shape from another, as sizes whose logarithms have distances."""
+
+    def roofline(self, shape: Shape, peaks: Peaks) -> Array:
+        """Seconds at the datasheet's peaks with perfect overlap: no kernel can be faster once its data lie in memory."""
+        work = self.work(shape, peaks)
+        if self.name == "allreduce":
+            return work.moved / peaks.link_bytes_per_s
+        return np.maximum(work.flops / peaks.flops_per_s, work.moved / peaks.memory_bytes_per_s)
+
+    def distances(self, shape: Shape) -> Array:
+        """Points in log space: one row a shape."""
+        return np.log2(np.stack([np.maximum(size, 0.5) for size in self.features(shape)], axis=1))
+
+
+PARAMETERS: dict[str, Parameter] = {
+    "t0": Parameter(5e-6, 0.5e-6, 50e-6, "seconds of an empty kernel, as the table times it"),
+    "eta_c": Parameter(0.75, 0.2, 1.2, "fraction of the peak FLOP/s reached"),
+    "eta_m": Parameter(0.8, 0.2, 1.2, "fraction of the peak bandwidth reached"),
+    "p": Parameter(3.0, 0.7, 12.0, "overlap of compute and memory: 1 is none, infinity perfect"),
+    "cache_gain": Parameter(1.5, 1.0, 6.0, "bandwidth of data that stay in the last-level cache between repeats, over memory's"),
+    "quantise": Parameter(3e-12, 1e-14, 2e-11, "seconds an element of activations that is quantised before the product"),
+    "half_context": Parameter(200.0, 1.0, 5000.0, "context at which half of eta_c is reached"),
+    "unit": Parameter(1e-7, 1e-10, 1e-5, "seconds a work unit (a tile of 128 queries of a head), over the compute units"),
+    "wave": Parameter(0.3, 0.01, 1.0, "share of a last, partly filled wave of work units that is lost"),
+    "kv_head": Parameter(1e-6, 1e-9, 1e-4, "seconds a sequence and key/value head, over the compute units"),
+    "head": Parameter(1e-7, 1e-10, 1e-5, "seconds a sequence and query head, over the compute units"),
+    "split": Parameter(1e-8, 1e-11, 1e-6, "seconds a root of a token: contexts split over units and merged at the best number of parts"),
+    "padding": Parameter(30.0, 0.5, 130.0, "rows that tiles add for each expert touched"),
+    "expert": Parameter(1e-7, 1e-10, 1e-5, "seconds an expert held"),
+    "permute": Parameter(1.0, 0.05, 20.0, "times the rows' bytes are moved beside the products"),
+    "spread": Parameter(1.0, 0.3, 1.5, "tokens that choose their experts as if alone, over the tokens there are"),
+    "skew": Parameter(0.3, 1e-3, 5.0, "extra rows of the busiest rank for each unit of the power law's exponent"),
+    "latency": Parameter(8e-6, 1e-6, 1e-4, "seconds of an empty collective"),
+    "hop": Parameter(1e-6, 1e-8, 2e-5, "seconds each further rank adds"),
+    "eta_l": Parameter(0.8, 0.2, 1.2, "fraction of the link's peak reached"),
+    "pipeline": Parameter(1e-6, 1e-9, 1e-3, "seconds of a step of the pipeline that a message is cut into, at the best cut"),
+}  # fmt: skip
+
+
+def pnorm(a: Array, b: Array, p: float) -> Array:
+    """(a^p + b^p)^(1/p) for positive times: their sum at p = 1, the longer one as p grows.
+
+    >>> float(pnorm(np.array(3.0), np.array(4.0), 2.0))
+    5.0
+    """
+    longer = np.maximum(a, b)
+    return longer * ((a / longer) ** p + (b / longer) ** p) ** (1 / p)  # type: ignore[no-any-return]  # numpy's powers are Any
+
+
+def _cached(moved: Array, peaks: Peaks, gain: float) -> Array:
+    """How much faster than memory data are read that a cache of this size may still hold."""
+    return 1 + (gain - 1) / (1 + (moved / (0.7 * peaks.cache_bytes)) ** 4) if peaks.cache_bytes else np.ones_like(moved)
+
+
+def _roof(work: Work, peaks: Peaks, q: Fitted, efficiency: Any = 1.0) -> Array:
+    compute = work.flops / (efficiency * q["eta_c"] * peaks.flops_per_s)
+    gain = _cached(work.moved, peaks, q.get("cache_gain", 1.0))
+    return pnorm(compute, work.moved / (q["eta_m"] * peaks.memory_bytes_per_s * gain), q["p"])
+
+
+def _gemm_work(x: Shape, peaks: Peaks) -> Work:
+    m, n, k, size = x["m"], x["n"], x["k"], peaks.element_bytes
+    return Work(2 * m * n * k, size * (m * k + k * n) + max(size, 2) * m * n)
+
+
+def _gemm(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    quantised = q["quantise"] * x["m"] * x["k"] if "quantise" in q else 0.0
+    return q["t0"] + _roof(_gemm_work(x, peaks), peaks, q) + quantised
+
+
+def _prefill_work(x: Shape, peaks: Peaks) -> Work:
+    b, t, h, kv, d, seen = x["batch"], x["tokens"], x["heads"], x["kv_heads"], x["head_dim"], x["prefix"]
+    pairs = t * seen + t * (t + 1) / 2
+    return Work(4 * b * h * d * pairs, peaks.element_bytes * b * d * (2 * t * h + 2 * kv * (t + seen)))
+
+
+def _prefill(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    context = x["prefix"] + x["tokens"] / 2
+    units = x["batch"] * x["heads"] * np.ceil(x["tokens"] / TILE)
+    filled = units / (np.ceil(units / peaks.units) * peaks.units)
+    efficiency = context / (context + q["half_context"]) * filled ** q["wave"]
+    return q["t0"] + _roof(_prefill_work(x, peaks), peaks, q, efficiency) + q["unit"] * units / peaks.units
+
+
+def _decode_work(x: Shape, peaks: Peaks) -> Work:
+    b, s, h, kv, d = x["batch"], x["context"], x["heads"], x["kv_heads"], x["head_dim"]
+    return Work(4 * b * kv * np.maximum(h / kv, 8) * s * d, peaks.element_bytes * b * d * (2 * kv * s + 2 * h))
+
+
+def _decode(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    launched = x["batch"] * (x["kv_heads"] * q["kv_head"] + x["heads"] * q["head"]) / peaks.units
+    return q["t0"] + _roof(_decode_work(x, peaks), peaks, q) + launched + q["split"] * np.sqrt(x["context"])
+
+
+def _touched(x: Shape, spread: float) -> Array:
+    """Experts of a rank that the tokens touch: E (1 - (1 - k/E)^T), never fewer than one where there is a row."""
+    share = np.minimum(x["topk"] / x["experts"], 1 - 1e-9)
+    held, rows = x["experts"] / x["ep"], x["tokens"] * x["topk"] / x["ep"]
+    return np.maximum(held * -np.expm1(spread * x["tokens"] * np.log1p(-share)), np.minimum(1, rows))
+
+
+def _moe_work(x: Shape, peaks: Peaks, spread: float = 1.0, padding: float = 0.0, busiest: Any = 1.0) -> Work:
+    touched, inner = _touched(x, spread), x["inter"] / x["tp"]
+    rows = x["tokens"] * x["topk"] / x["ep"] * busiest + touched * padding
+    return Work(6 * rows * x["hidden"] * inner, 3 * touched * x["hidden"] * inner * peaks.element_bytes)
+
+
+def _moe(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    busiest = np.where(x["ep"] > 1, 1 + q["skew"] * x["skew"], 1.0)
+    work = _moe_work(x, peaks, q["spread"], q["padding"], busiest)
+    rows = x["tokens"] * x["topk"] / x["ep"]
+    permuted = peaks.element_bytes * 4 * rows * (x["hidden"] + x["inter"] / x["tp"])
+    beside = q["permute"] * permuted / (q["eta_m"] * peaks.memory_bytes_per_s)
+    return q["t0"] + _roof(work, peaks, q) + beside + q["expert"] * x["experts"] / x["ep"]
+
+
+def _allreduce_work(x: Shape, peaks: Peaks) -> Work:
+    sent = 2 * x["bytes"] * (x["ranks"] - 1) / x["ranks"]
+    return Work(np.zeros_like(sent), sent)
+
+
+def _allreduce(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    time = _allreduce_work(x, peaks).moved / peaks.link_bytes_per_s
+    return q["latency"] + q["hop"] * (x["ranks"] - 1) + time / q["eta_l"] + np.sqrt(q["pipeline"] * time)
+
+
+FORM = ("t0", "eta_c", "eta_m", "p")
+"""The four numbers that every class on a device's own memory has."""
+CLASSES: dict[str, KernelClass] = {
+    kernel.name: kernel
+    for kernel in (
+        KernelClass(
+            "gemm", "matrix product", ("m", "n", "k"), (*FORM, "cache_gain"), _gemm_work, _gemm,
+            lambda x: (x["m"], x["n"], x["k"]),
+        ),
+        KernelClass(
+            "prefill_attention", "causal attention of a prompt",
+            ("batch", "tokens", "heads", "kv_heads", "head_dim", "prefix"),
+            (*FORM, "cache_gain", "half_context", "unit", "wave"), _prefill_work, _prefill,
+            lambda x: (x["batch"], x["tokens"], x["heads"], x["kv_heads"], x["head_dim"], x["tokens"] + x["prefix"]),
+        ),
+        KernelClass(
+            "decode_attention", "attention of one new token a sequence", ("batch", "context", "heads", "kv_heads", "head_dim"),
+            (*FORM, "cache_gain", "kv_head", "head", "split"), _decode_work, _decode,
+            lambda x: (x["batch"], x["heads"], x["kv_heads"], x["head_dim"], x["context"]),
+        ),
+        KernelClass(
+            "moe", "grouped products of routed experts",
+            ("tokens", "hidden", "inter", "topk", "experts", "tp", "ep", "skew"),
+            (*FORM, "cache_gain", "padding", "expert", "permute", "spread", "skew"), _moe_work, _moe,
+            lambda x: (x["tokens"], x["hidden"], x["inter"] / x["tp"], x["topk"], x["experts"] / x["ep"], x["ep"]),
+        ),
+        KernelClass(
+            "allreduce", "all-reduce within a node", ("ranks", "bytes"), ("latency", "hop", "eta_l", "pipeline"),
+            _allreduce_work, _allreduce, lambda x: (x["ranks"], x["bytes"]),
+        ),
+    )
+}  # fmt: skip
+
+
+def kernel_class(name: str) -> KernelClass:
+    """A class by name. Raises CostModelError for an unknown one.
+
+    >>> kernel_class("gemm").sizes
+    ('m', 'n', 'k')
+    """
+    if name not in CLASSES:
+        raise CostModelError(f"no kernel class {name!r}; {did_you_mean(name, CLASSES)}")
+    return CLASSES[name]
