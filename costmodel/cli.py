@@ -262,6 +262,33 @@ def import_(
 
 
 @app.command()
+def calibrate(
+    table: Annotated[Path, typer.Option(help="A CSV file of measured kernels, one row a point; see docs/calibration.md.")],
+    kind: Annotated[str, typer.Option(help="Its class: gemm, prefill_attention, decode_attention, moe or allreduce.")],
+    on: Annotated[str, typer.Option("--accelerator", "-a", help="What it was measured on (see `costmodel accelerators`).")],
+    points: Annotated[int, typer.Option(help="Rows to fit; all the others are scored.")] = 40,
+    seed: Annotated[int, typer.Option(help="Which point the choice of rows starts at.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Format of its operands: fp32, bf16, fp8 ...")] = "bf16",
+    time_unit: Annotated[str, typer.Option(help="Unit of its times: s, ms, us or ns.")] = "s",
+    where: Annotated[list[str] | None, typer.Option(help="Keep the rows whose column has this text: COLUMN=TEXT.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The calibration file to write (JSON).")] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Fit a class of kernels to chosen rows of a measured table, and score it on all the others."""
+    from costmodel.calibration.report import fit_file, scores_tables
+    from costmodel.calibration.store import as_json
+    from costmodel.catalog import accelerator
+    from costmodel.reporting import write_text
+
+    fitted = fit_file(table, kind, accelerator(on), points, seed, dtype, time_unit, where or ())
+    if out is not None:
+        write_text(out, as_json(fitted))
+    emit(scores_tables(fitted), form)
+    if out is not None:
+        sys.stderr.write(f"wrote {shown(str(out))[1:-1]}\n")
+
+
+@app.command()
 def schema(form: FormatOption = Format.json) -> None:
     """Print the JSON Schema of an architecture file (json), or its fields as a list."""
     from costmodel.architecture import Architecture

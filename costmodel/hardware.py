@@ -3,42 +3,51 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from costmodel.errors import CostModelError
+from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.workload import Checked, Name, Text
 
 MAX_MEMORY_BYTES = 10**15
-Rate = Annotated[int, Field(strict=True, ge=1, le=10**18)]
-Count = Annotated[int, Field(strict=True, ge=1, le=10**12)]
+MAX_RATE = 10**18
+MAX_UNITS = 10**6
 
-
+Size = Annotated[int, Field(strict=True, ge=1, le=MAX_MEMORY_BYTES)]
+Rate = Annotated[int, Field(strict=True, ge=1, le=MAX_RATE)]
+"""FLOP, operations or bytes a second."""
+Number = Annotated[int, Field(strict=True, ge=1, le=MAX_UNITS)]
 Dtype = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4"]
+TWINS = {"fp16": "bf16", "bf16": "fp16"}
+"""Two formats that a device multiplies equally fast: where one peak is given, it is the other's too."""
+WORDS = ("name", "title", "maker", "released", "source", "notes")
+"""Fields that hold no figure."""
 
 
 class Price(Checked):
-    """What an hour of one device costs, on a day, and who says so.
+    """What an hour of one device costs to rent, where and when.
 
-    >>> Price(usd_per_hour=2.0, date="2024-12-27", source="DeepSeek-V3 report").usd_per_hour
+    >>> Price(usd_per_hour=2, source="a cloud's list").usd_per_hour
     2.0
     """
 
-    usd_per_hour: Annotated[float, Field(strict=True, gt=0, le=10**6)]
-    date: Annotated[date, Field(strict=False)]
+    usd_per_hour: Annotated[float, Field(strict=True, gt=0, le=1_000_000, allow_inf_nan=False)]
+    date: Annotated[date, Field(strict=False)] | None = None
+    """The day it was listed."""
     source: Text
 
 
 class Accelerator(Checked):
     """One device. `memory_bytes` is what it has for weights and cache; `notes` say whose figure that is.
 
-    Peaks are the datasheet's, dense, for each dtype; rates are bytes a second. `link_bytes_per_s` is what one device sends,
-    one way, to those of its node (`link_devices` of them), `network_bytes_per_s` to other nodes. `assumed` names the
-    fields that no datasheet gives.
+    Peaks are dense, as the datasheet has them: what programs reach of them is another matter. Rates of links and networks are
+    one device's, one way.
 
-    >>> Accelerator(name="mine", title="My device", maker="Me", memory_bytes=24_000_000_000, source="datasheet").memory_bytes
-    24000000000
+    >>> mine = Accelerator(name="mine", title="My device", maker="Me", memory_bytes=24_000_000_000, source="datasheet",
+    ...                    peak_flops_per_s={"bf16": 10**14}, memory_bytes_per_s=10**12)
+    >>> mine.memory_bytes, mine.peak("fp16") // mine.given("memory_bytes_per_s")
+    (24000000000, 100)
     """
 
     name: Name
@@ -46,49 +55,62 @@ class Accelerator(Checked):
     maker: Text
     released: Annotated[date, Field(strict=False)] | None = None
     """The day its maker announced it."""
-    memory_bytes: Annotated[int, Field(strict=True, ge=1, le=MAX_MEMORY_BYTES)]
-    source: Text
-    notes: tuple[Text, ...] = ()
+    memory_bytes: Size
     peak_flops_per_s: dict[Dtype, Rate] = Field(default_factory=dict)
+    """FLOP (int8: operations) a second by format, dense; floating-point matrices with fp32 accumulation where peaks differ."""
     memory_bytes_per_s: Rate | None = None
-    l2_bytes: Count | None = None
+    l2_bytes: Size | None = None
     """The last cache before memory."""
-    compute_units: Count | None = None
+    compute_units: Number | None = None
     """Streaming multiprocessors, compute units or cores."""
     link_bytes_per_s: Rate | None = None
-    link_devices: Count = 1
+    """To its neighbours within the node or scale-up domain, all links together."""
+    link_devices: Number = 1
+    """Devices in that domain."""
     network_bytes_per_s: Rate | None = None
-    power_w: Count | None = None
+    """Between nodes."""
+    power_w: Number | None = None
     price: Price | None = None
+    source: Text
+    notes: tuple[Text, ...] = ()
     assumed: tuple[Text, ...] = ()
+    """Names of the fields whose figures neither a datasheet nor a device's own report gives."""
 
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        wrong = next((name for name in self.assumed if name not in type(self).model_fields or not getattr(self, name)), None)
-        if wrong:
-            raise ValueError(f"assumed names {wrong}, which is no field that is set; name fields of this file")
-        return self
+    def __hash__(self) -> int:  # a dict has none
+        return hash((self.name, self.memory_bytes, self.source))
 
-    def __hash__(self) -> int:
-        return hash((self.name, self.memory_bytes, self.memory_bytes_per_s, tuple(self.peak_flops_per_s.items())))
+    @field_validator("assumed")
+    @classmethod
+    def _are_figures(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        figures = [name for name, value in info.data.items() if name not in WORDS and value is not None and value != {}]
+        for name in names:
+            if name not in figures:
+                raise ValueError(f"{shown(name)} is no figure that is given here; {did_you_mean(name, figures)}")
+        return names
 
     def peak(self, dtype: str) -> int:
-        """Dense FLOP/s of a dtype; fp16 and bf16 stand for each other. Raises CostModelError where there is no figure.
+        """FLOP a second in a format, dense; fp16 and bf16 stand in for each other.
 
-        >>> import costmodel as cm
-        >>> cm.accelerator("h100-sxm").peak("bf16")
-        989400000000000
+        Raises CostModelError where none is given.
+
+        >>> Accelerator(name="a", title="A", maker="Me", memory_bytes=1, source="me", peak_flops_per_s={"fp8": 7}).peak("fp8")
+        7
         """
-        twin = {"fp16": "bf16", "bf16": "fp16"}.get(dtype, dtype)
-        found = self.peak_flops_per_s.get(dtype) or self.peak_flops_per_s.get(twin)  # type: ignore[call-overload]  # any text may be asked
-        if found is None:
-            known = ", ".join(self.peak_flops_per_s) or "none; add peak_flops_per_s to its file"
-            raise CostModelError(f"{self.name} has no peak for {dtype!r}; it has {known}")
-        return int(found)
+        peaks: dict[str, int] = {**self.peak_flops_per_s}
+        for name in (dtype, TWINS.get(dtype)) if isinstance(dtype, str) else ():
+            if name in peaks:
+                return peaks[name]
+        raise CostModelError(f"{self.name} has no peak_flops_per_s for {shown(dtype)}; known: {', '.join(peaks) or 'none'}")
 
-    @property
-    def bandwidth(self) -> int:
-        """Bytes a second of its memory. Raises CostModelError where its file has none."""
-        if self.memory_bytes_per_s is None:
-            raise CostModelError(f"{self.name} has no memory_bytes_per_s; add it to its file")
-        return self.memory_bytes_per_s
+    def given(self, figure: str) -> int:
+        """A figure that must be there, such as `memory_bytes_per_s`.
+
+        Raises CostModelError where it is not given.
+
+        >>> Accelerator(name="a", title="A", maker="Me", memory_bytes=1, source="me", power_w=72).given("power_w")
+        72
+        """
+        value = getattr(self, figure, None) if isinstance(figure, str) else None
+        if not isinstance(value, int):
+            raise CostModelError(f"{self.name} has no {shown(figure)[1:-1]}; give it in the accelerator's TOML file")
+        return value

@@ -47,7 +47,7 @@ class Peaks:
         if dtype not in ELEMENT_BYTES:
             raise CostModelError(f"no kernels of dtype {dtype!r}; {did_you_mean(dtype, ELEMENT_BYTES)}")
         return cls(
-            float(device.peak(dtype)), float(device.bandwidth), float(device.l2_bytes or 0), device.compute_units or 1,
+            float(device.peak(dtype)), float(device.given("memory_bytes_per_s")), float(device.l2_bytes or 0), device.compute_units or 1,
             float(device.link_bytes_per_s or 0), ELEMENT_BYTES[dtype],
         )  # fmt: skip
 
@@ -88,11 +88,13 @@ class KernelClass:
         work = self.work(shape, peaks)
         if self.name == "allreduce":
             return work.moved / peaks.link_bytes_per_s
-        return np.maximum(work.flops / peaks.flops_per_s, work.moved / peaks.memory_bytes_per_s)
+        best: Array = np.maximum(work.flops / peaks.flops_per_s, work.moved / peaks.memory_bytes_per_s)
+        return best
 
     def distances(self, shape: Shape) -> Array:
         """Points in log space: one row a shape."""
-        return np.log2(np.stack([np.maximum(size, 0.5) for size in self.features(shape)], axis=1))
+        rows: Array = np.log2(np.stack([np.maximum(size, 0.5) for size in self.features(shape)], axis=1))
+        return rows
 
 
 PARAMETERS: dict[str, Parameter] = {
@@ -107,7 +109,7 @@ PARAMETERS: dict[str, Parameter] = {
     "wave": Parameter(0.3, 0.01, 1.0, "share of a last, partly filled wave of work units that is lost"),
     "kv_head": Parameter(1e-6, 1e-9, 1e-4, "seconds a sequence and key/value head, over the compute units"),
     "head": Parameter(1e-7, 1e-10, 1e-5, "seconds a sequence and query head, over the compute units"),
-    "split": Parameter(1e-8, 1e-11, 1e-6, "seconds a root of a token: contexts split over units and merged at the best number of parts"),
+    "split": Parameter(1e-8, 1e-11, 1e-6, "seconds a root of a token: a context is split, and merged, at the best number of parts"),
     "padding": Parameter(30.0, 0.5, 130.0, "rows that tiles add for each expert touched"),
     "expert": Parameter(1e-7, 1e-10, 1e-5, "seconds an expert held"),
     "permute": Parameter(1.0, 0.05, 20.0, "times the rows' bytes are moved beside the products"),
@@ -127,7 +129,7 @@ def pnorm(a: Array, b: Array, p: float) -> Array:
     5.0
     """
     longer = np.maximum(a, b)
-    return longer * ((a / longer) ** p + (b / longer) ** p) ** (1 / p)  # type: ignore[no-any-return]  # numpy's powers are Any
+    return longer * ((a / longer) ** p + (b / longer) ** p) ** (1 / p)
 
 
 def _cached(moved: Array, peaks: Peaks, gain: float) -> Array:

@@ -41,7 +41,7 @@ class Scores:
         error, signed = np.abs(predicted / measured - 1), np.log(predicted / measured)
         held = None if inside is None else round(float(inside.mean()), 6)
         figures = [round(float(figure), 6) for figure in (np.median(error), np.quantile(error, 0.9), signed.mean())]
-        return cls(len(measured), *figures, held)
+        return cls(len(measured), figures[0], figures[1], figures[2], held)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,24 +67,15 @@ class Smooth:
         return np.exp(-((at[:, None] - self.points[None]) ** 2).sum(axis=-1) / (2 * self.length**2))  # type: ignore[no-any-return]
 
     @property
-    def variance(self) -> float:
-        """Variance of the process, by maximum likelihood."""
-        return max(float(self.residual @ self._weights) / len(self.residual), 1e-6)
-
-    @property
     def likelihood(self) -> float:
-        """Log marginal likelihood, but for a constant."""
-        return 0.5 * (float(np.linalg.slogdet(self._inverse)[1]) - len(self.residual) * float(np.log(self.variance)))
+        """Log marginal likelihood at the likeliest variance, but for a constant."""
+        variance = max(float(self.residual @ self._weights) / len(self.residual), 1e-6)
+        return 0.5 * (float(np.linalg.slogdet(self._inverse)[1]) - len(self.residual) * float(np.log(variance)))
 
-    def at(self, features: Array) -> tuple[Array, Array]:
-        """The expected residual and its standard deviation, for rows of features."""
-        parts = [self._block(features[start : start + 2_000]) for start in range(0, len(features), 2_000)]
-        return np.concatenate([mean for mean, _ in parts]), np.concatenate([deviation for _, deviation in parts])
-
-    def _block(self, features: Array) -> tuple[Array, Array]:
-        near = self._kernel((features - self.centre) / self.scale)
-        left = 1 + self.noise - ((near @ self._inverse) * near).sum(axis=1)
-        return near @ self._weights, np.sqrt(self.variance * np.maximum(left, 1e-6))
+    def at(self, features: Array) -> Array:
+        """The expected residual, for rows of features in log space."""
+        blocks = (features[start : start + 2_000] for start in range(0, len(features), 2_000))
+        return np.concatenate([self._kernel((block - self.centre) / self.scale) @ self._weights for block in blocks])
 
 
 def smoothed(features: Array, residual: Array) -> Smooth:
@@ -100,30 +91,34 @@ def smoothed(features: Array, residual: Array) -> Smooth:
 class Fit:
     """A fitted class: parameters, those that stopped at a bound, and what cross-validation says of it.
 
-    `width` is how many of its own deviations the interval takes: the quantile that held 90 % of the left-out points.
+    `spread` is the factor that held 90 % of the points left out in turn: measured times lie within
+    [seconds / spread, seconds * spread]. `lowest` and `highest` bound the shapes that were measured, in log2 of each size.
     """
 
     kernel: KernelClass
     peaks: Peaks
     parameters: Mapping[str, float]
     at_bound: tuple[str, ...]
-    deviation: float
+    lowest: Array
+    highest: Array
     smooth: Smooth | None = None
-    width: float = 1.645
+    spread: float = 1.0
     scores: Scores | None = None
 
-    def predict(self, shape: Mapping[str, Array]) -> tuple[Array, Array]:
-        """Seconds, and the factor that the interval reaches up and down: [seconds / factor, seconds * factor]."""
+    def predict(self, shape: Mapping[str, Array]) -> Array:
+        """Seconds of each shape."""
         seconds = self.kernel.seconds(shape, self.peaks, self.parameters)
-        if self.smooth is None:
-            return seconds, np.full(seconds.shape, np.exp(self.width * self.deviation))
-        mean, deviation = self.smooth.at(self.kernel.distances(shape))
-        return seconds * np.exp(mean), np.exp(self.width * deviation)
+        return seconds if self.smooth is None else seconds * np.exp(self.smooth.at(self.kernel.distances(shape)))
+
+    def beyond(self, shape: Mapping[str, Array]) -> NDArray[np.bool_]:
+        """Which shapes lie outside what was measured, in any size."""
+        features = self.kernel.distances(shape)
+        return ((features < self.lowest) | (features > self.highest)).any(axis=1)
 
     def score(self, shape: Mapping[str, Array], measured: Array) -> Scores:
         """How far off it is on points it has not seen."""
-        seconds, factor = self.predict(shape)
-        return Scores.of(seconds, measured, np.abs(np.log(seconds / measured)) <= np.log(factor))
+        seconds = self.predict(shape)
+        return Scores.of(seconds, measured, np.abs(np.log(seconds / measured)) <= np.log(self.spread))
 
 
 def fit(kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, extra: tuple[str, ...] = ()) -> Fit:
@@ -143,17 +138,15 @@ def _validated(
     kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, names: tuple[str, ...], smooth: bool
 ) -> tuple[Fit, float]:
     """A fit to all points with the scores of its folds, and its mean error there."""
-    predicted, deviation = np.empty(len(seconds)), np.empty(len(seconds))
+    predicted = np.empty(len(seconds))
     for hand in folds(len(seconds)):
         kept = np.setdiff1d(np.arange(len(seconds)), hand)
         part = _fitted(kernel, _rows(shape, kept), seconds[kept], peaks, names, smooth)
-        predicted[hand], factor = part.predict(_rows(shape, hand))
-        deviation[hand] = np.log(factor) / part.width
-    left = np.abs(np.log(predicted / seconds))
-    rank = min(len(left), int(np.ceil(LEVEL * (len(left) + 1)))) - 1
-    width = float(np.sort(left / deviation)[rank])
+        predicted[hand] = part.predict(_rows(shape, hand))
+    off = np.abs(np.log(predicted / seconds))
+    width = float(np.quantile(off, LEVEL))
     whole = _fitted(kernel, shape, seconds, peaks, names, smooth)
-    return replace(whole, width=width, scores=Scores.of(predicted, seconds, left <= width * deviation)), float(left.mean())
+    return replace(whole, spread=float(np.exp(width)), scores=Scores.of(predicted, seconds, off <= width)), float(off.mean())
 
 
 def _rows(shape: Mapping[str, Array], rows: NDArray[np.int64]) -> dict[str, Array]:
@@ -165,15 +158,19 @@ def _fitted(
 ) -> Fit:
     parameters, at_bound = _least_squares(kernel, shape, seconds, peaks, names)
     residual = np.log(seconds / kernel.seconds(shape, peaks, parameters))
-    found = Fit(kernel, peaks, parameters, at_bound, max(float(residual.std()), 0.01))
-    return replace(found, smooth=smoothed(kernel.distances(shape), residual)) if smooth else found
+    features = kernel.distances(shape)
+    process = smoothed(features, residual) if smooth else None
+    return Fit(kernel, peaks, parameters, at_bound, features.min(axis=0), features.max(axis=0), process)
 
 
 def _least_squares(
     kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, names: tuple[str, ...]
 ) -> tuple[dict[str, float], tuple[str, ...]]:
     """Robust least squares on the logarithm of predicted over measured, with a weak pull to where it starts."""
-    from scipy.optimize import least_squares
+    try:
+        from scipy.optimize import least_squares
+    except ImportError:
+        raise CostModelError("fitting needs scipy, which is not installed; run: pip install 'costmodel[fit]'") from None
 
     start, low, high = (np.log([getattr(PARAMETERS[name], side) for name in names]) for side in ("start", "low", "high"))
     measured, pull = np.log(seconds), 0.6 / (high - low)

@@ -1,0 +1,88 @@
+"""What `costmodel calibrate` does with a table, and the tables that show a calibration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from costmodel.calibration.store import CalibratedClass, Calibration, calibrated_class
+from costmodel.calibration.tables import fit_table, read_table
+from costmodel.errors import CostModelError, shown
+from costmodel.hardware import Accelerator
+from costmodel.kernels import PARAMETERS, Peaks, kernel_class
+from costmodel.tables import Table
+
+MAX_POINTS = 1_000
+
+
+def fit_file(
+    table: Path, kind: str, device: Accelerator, points: int = 40, seed: int = 0, dtype: str = "bf16", time_unit: str = "s",
+    where: Iterable[str] = (), source: str = "",
+) -> Calibration:  # fmt: skip
+    """A calibration of one class, fitted to chosen rows of a measured table and scored on the others.
+
+    Raises CostModelError for a table, a class, a device or a number that cannot be.
+    """
+    if not 8 <= points <= MAX_POINTS or seed < 0:
+        raise CostModelError(f"--points {points} and --seed {seed}: give 8 to {MAX_POINTS:,} points and a seed of 0 or more")
+    measured = read_table(table, kind, device, dtype, time_unit, dict(_pair(text) for text in where))
+    found = fit_table(measured, Peaks.of(device, dtype), points, seed)
+    name = re.sub(r"[^a-z0-9._-]+", "-", f"{device.name}-{kind}-{dtype}".lower())
+    kept = calibrated_class(found, dtype, seed, source or f"fitted to {table.name}")
+    return Calibration(name=name, accelerator=device.name, classes=(kept,))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise CostModelError(f"--where got {shown(text)}; give COLUMN=TEXT")
+    return column, value
+
+
+def scores_tables(calibration: Calibration) -> list[Table]:
+    """Errors of each class beside the pure roofline's, and what was fitted."""
+    return [_errors(calibration), _parameters(calibration)]
+
+
+def _errors(calibration: Calibration) -> Table:
+    rows = [row for measured in calibration.classes for row in _class_rows(calibration, measured)]
+    remarks = [
+        f"{measured.kernel}: {count:,} rows dropped, {reason}"
+        for measured in calibration.classes
+        for reason, count in measured.dropped.items()
+    ]
+    remarks += [
+        f"{measured.kernel}: {name} stopped at its bound: the data do not need it, or ask for a term that is missing"
+        for measured in calibration.classes
+        for name in measured.at_bound
+    ]
+    return Table("errors", f"Errors on {calibration.accelerator}", rows, remarks=tuple(remarks))
+
+
+def _class_rows(calibration: Calibration, measured: CalibratedClass) -> list[dict[str, Any]]:
+    """The same points three times: not fitted, left out in turn, and by the pure roofline."""
+    about = {"accelerator": calibration.accelerator, "kernel": measured.kernel, "dtype": measured.dtype}
+    scored = {
+        "not fitted": measured.held_out, "cross-validated": measured.cross_validated, "pure roofline, not fitted": measured.roofline,
+    }  # fmt: skip
+    return [
+        {
+            **about, "points": name, "n": scores.n, "median_error": scores.median, "p90_error": scores.p90, "bias": scores.bias,
+            "inside_interval": scores.coverage, "fitted": len(measured.seconds), "state": measured.state,
+        }
+        for name, scores in scored.items()
+    ]  # fmt: skip
+
+
+def _parameters(calibration: Calibration) -> Table:
+    rows = [
+        {"kernel": measured.kernel, "dtype": measured.dtype, "parameter": name, "value": value,
+         "start": PARAMETERS[name].start, "low": PARAMETERS[name].low, "high": PARAMETERS[name].high,
+         "at_bound": name in measured.at_bound, "meaning": PARAMETERS[name].meaning}
+        for measured in calibration.classes
+        for name, value in measured.parameters.items()
+    ]  # fmt: skip
+    title = "; ".join(dict.fromkeys(kernel_class(measured.kernel).title for measured in calibration.classes))
+    return Table("parameters", f"Fitted: {title}", rows)

@@ -1,0 +1,166 @@
+"""A calibration as a file: fitted parameters beside the points they were fitted to, with where those come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from costmodel.calibration.fit import Fit, Scores, Smooth
+from costmodel.calibration.tables import TableFit
+from costmodel.errors import CostModelError, shown
+from costmodel.hardware import Accelerator
+from costmodel.kernels import CLASSES, PARAMETERS, Peaks, kernel_class
+from costmodel.workload import Checked, Name, Text, one_line
+
+VERSION = 1
+MAX_BYTES = 1 << 24
+CALIBRATED = 0.35
+"""A class is called calibrated where its p90 error on points not fitted is below this; else it is a datasheet's guess."""
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sizes = Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(min_length=1, max_length=10_000)]
+
+
+class ClassScores(Checked):
+    """Absolute error as a fraction (median, 90th percentile), bias in log, and the share of points inside the interval."""
+
+    n: Annotated[int, Field(ge=1)]
+    median: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    p90: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    bias: Annotated[float, Field(allow_inf_nan=False)]
+    coverage: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @classmethod
+    def of(cls, scores: Scores) -> ClassScores:
+        """The same figures, as they are stored."""
+        return cls(**vars(scores))
+
+
+class CalibratedClass(Checked):
+    """One class of kernels on one device: its parameters, the points behind them, and its errors.
+
+    `held_out` scores points that were not fitted, `roofline` the pure roofline on the same points, `cross_validated` the
+    fitted points left out in turn. `length` and `noise` are those of the process on the residual, where it helped.
+    """
+
+    kernel: str
+    dtype: str
+    parameters: dict[str, Positive]
+    at_bound: tuple[str, ...] = ()
+    spread: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    length: Positive | None = None
+    noise: Positive | None = None
+    points: dict[str, Sizes]
+    seconds: Sizes
+    cross_validated: ClassScores
+    held_out: ClassScores
+    roofline: ClassScores
+    dropped: dict[str, int] = Field(default_factory=dict)
+    seed: int = 0
+    source: Text
+
+    @model_validator(mode="after")
+    def _whole(self) -> CalibratedClass:
+        kernel = CLASSES.get(self.kernel)
+        if kernel is None:
+            raise ValueError(f"no kernel class {shown(self.kernel)}; known: {', '.join(CLASSES)}")
+        if set(self.points) != set(kernel.sizes) or any(len(sizes) != len(self.seconds) for sizes in self.points.values()):
+            raise ValueError(f"points of {self.kernel} need one number of each of {', '.join(kernel.sizes)} for each time")
+        if not set(kernel.parameters) <= set(self.parameters) <= set(PARAMETERS):
+            raise ValueError(f"parameters of {self.kernel} are {', '.join(kernel.parameters)}")
+        return self
+
+    @property
+    def state(self) -> str:
+        """`calibrated` where nine in ten predictions are within 35 %, else `datasheet`."""
+        return "calibrated" if self.held_out.p90 < CALIBRATED else "datasheet"
+
+    def fit(self, device: Accelerator) -> Fit:
+        """The fit, ready to predict."""
+        kernel, peaks = kernel_class(self.kernel), Peaks.of(device, self.dtype)
+        shape = {size: np.array(self.points[size], dtype=np.float64) for size in kernel.sizes}
+        features, smooth = kernel.distances(shape), None
+        if self.length is not None and self.noise is not None:
+            residual = np.log(np.array(self.seconds) / kernel.seconds(shape, peaks, self.parameters))
+            scale = features.std(axis=0)
+            scale, centre = np.where(scale > 0, scale, 1.0), features.mean(axis=0)
+            smooth = Smooth(centre, scale, (features - centre) / scale, residual, self.length, self.noise)
+        lowest, highest = features.min(axis=0), features.max(axis=0)
+        return Fit(kernel, peaks, self.parameters, self.at_bound, lowest, highest, smooth, self.spread)
+
+
+class Calibration(Checked):
+    """Everything measured of one device: a class of kernels each."""
+
+    version: int = VERSION
+    name: Name
+    accelerator: Name
+    classes: Annotated[tuple[CalibratedClass, ...], Field(min_length=1)]
+    notes: tuple[Text, ...] = ()
+
+    def fit(self, kernel: str, dtype: str, device: Accelerator) -> Fit:
+        """The fit of a class. Raises CostModelError for another device, or a class or dtype that was not measured."""
+        if device.name != self.accelerator:
+            raise CostModelError(f"calibration {self.name} was measured on {self.accelerator}, not on {device.name}")
+        for measured in self.classes:
+            if (measured.kernel, measured.dtype) == (kernel, dtype):
+                return measured.fit(device)
+        known = ", ".join(f"{measured.kernel} {measured.dtype}" for measured in self.classes)
+        raise CostModelError(f"calibration {self.name} has no {kernel} in {dtype}; it has {known}")
+
+
+def calibrated_class(found: TableFit, dtype: str, seed: int, source: str) -> CalibratedClass:
+    """A fitted table as it is stored."""
+    assert found.fit.scores is not None
+    smooth, chosen = found.fit.smooth, found.chosen
+    return CalibratedClass(
+        kernel=found.fit.kernel.name,
+        dtype=dtype,
+        parameters={name: _short(value) for name, value in found.fit.parameters.items()},
+        at_bound=found.fit.at_bound,
+        spread=_short(found.fit.spread),
+        length=smooth.length if smooth else None,
+        noise=smooth.noise if smooth else None,
+        points={size: tuple(values[chosen].tolist()) for size, values in found.measured.shape.items()},
+        seconds=tuple(_short(value) for value in found.measured.seconds[chosen]),
+        cross_validated=ClassScores.of(found.fit.scores),
+        held_out=ClassScores.of(found.scores),
+        roofline=ClassScores.of(found.roofline),
+        dropped=dict(found.measured.dropped),
+        seed=seed,
+        source=source,
+    )
+
+
+def _short(value: float) -> float:
+    """Six digits: what the last bits of another machine's arithmetic do not reach."""
+    return float(f"{value:.6g}")
+
+
+def as_json(calibration: Calibration) -> str:
+    """The file: equal calibrations give equal bytes."""
+    return json.dumps(calibration.model_dump(mode="json", exclude_defaults=False), indent=1, ensure_ascii=False) + "\n"
+
+
+def read_calibration(path: Path) -> Calibration:
+    """A calibration from its file. Raises CostModelError for one that is truncated, of another version, or impossible."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise CostModelError(f"{shown(str(path))} is larger than {MAX_BYTES >> 20} MiB")
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CostModelError(f"{shown(str(path))} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CostModelError(f"{shown(str(path))} is no whole JSON file: {error}") from None
+    if not isinstance(data, Mapping):
+        raise CostModelError(f"{shown(str(path))} is no calibration; make one with `costmodel calibrate`")
+    if data.get("version") != VERSION:
+        raise CostModelError(f"{shown(str(path))} has version {shown(data.get('version'))}, not {VERSION}; calibrate again")
+    try:
+        return Calibration.model_validate(data)
+    except ValidationError as error:
+        raise CostModelError(one_line(error, Calibration, f"{shown(str(path))[1:-1]}: ")) from None
