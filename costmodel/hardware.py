@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date as Day  # noqa: N812 # a field is called date
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -33,7 +33,7 @@ class Price(Checked):
     """
 
     usd_per_hour: Annotated[float, Field(strict=True, gt=0, le=1_000_000, allow_inf_nan=False)]
-    date: Annotated[date, Field(strict=False)] | None = None
+    date: Annotated[Day, Field(strict=False)] | None = None
     """The day it was listed."""
     source: Text
 
@@ -53,7 +53,7 @@ class Accelerator(Checked):
     name: Name
     title: Text
     maker: Text
-    released: Annotated[date, Field(strict=False)] | None = None
+    released: Annotated[Day, Field(strict=False)] | None = None
     """The day its maker announced it."""
     memory_bytes: Size
     peak_flops_per_s: dict[Dtype, Rate] = Field(default_factory=dict)
@@ -96,7 +96,7 @@ class Accelerator(Checked):
         >>> Accelerator(name="a", title="A", maker="Me", memory_bytes=1, source="me", peak_flops_per_s={"fp8": 7}).peak("fp8")
         7
         """
-        peaks: dict[str, int] = {**self.peak_flops_per_s}
+        peaks = {str(name): rate for name, rate in self.peak_flops_per_s.items()}
         for name in (dtype, TWINS.get(dtype)) if isinstance(dtype, str) else ():
             if name in peaks:
                 return peaks[name]

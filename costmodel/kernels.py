@@ -47,9 +47,13 @@ class Peaks:
         if dtype not in ELEMENT_BYTES:
             raise CostModelError(f"no kernels of dtype {dtype!r}; {did_you_mean(dtype, ELEMENT_BYTES)}")
         return cls(
-            float(device.peak(dtype)), float(device.given("memory_bytes_per_s")), float(device.l2_bytes or 0), device.compute_units or 1,
-            float(device.link_bytes_per_s or 0), ELEMENT_BYTES[dtype],
-        )  # fmt: skip
+            flops_per_s=float(device.peak(dtype)),
+            memory_bytes_per_s=float(device.given("memory_bytes_per_s")),
+            cache_bytes=float(device.l2_bytes or 0),
+            units=device.compute_units or 1,
+            link_bytes_per_s=float(device.link_bytes_per_s or 0),
+            element_bytes=ELEMENT_BYTES[dtype],
+        )
 
 
 @dataclass(frozen=True)
