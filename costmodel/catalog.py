@@ -33,6 +33,7 @@ KINDS = {
 A_FILE = "a TOML file or a config.json"
 A_PRESET = "a preset name, a TOML file, a config.json or a GGUF file"
 AN_ACCELERATOR = "an accelerator name (see `costmodel accelerators`) or a TOML file"
+A_CALIBRATION = "a calibration's name (see docs/calibration.md) or its JSON file"
 HERE = Path(__file__).resolve().parent
 Source = str | os.PathLike[str] | Architecture
 """Whatever names an architecture: a preset, a file, or itself."""
@@ -67,9 +68,9 @@ def accelerators() -> list[str]:
 
 
 @cache
-def _names(folder: str) -> tuple[str, ...]:
+def _names(folder: str, ending: str = ".toml") -> tuple[str, ...]:
     """Read once: what is shipped does not change while it runs."""
-    return tuple(sorted(path.stem for path in (bundled("presets") / folder).glob("*.toml")))
+    return tuple(sorted(path.stem for path in (bundled("presets") / folder).glob(f"*{ending}")))
 
 
 def load(source: str | os.PathLike[str]) -> Architecture:
@@ -119,6 +120,27 @@ def accelerator(source: str | os.PathLike[str]) -> Accelerator:
     if _is_path(text):
         return _read_accelerator(Path(text))
     raise CostModelError(f"no accelerator {shown(text)}; {did_you_mean(text, known)}")
+
+
+def calibrations() -> list[str]:
+    """Names of the calibrations that are shipped, sorted.
+
+    >>> "h100-sxm" in calibrations()
+    True
+    """
+    return list(_names("calibrations", ".json"))
+
+
+def calibration_file(source: str | os.PathLike[str]) -> Path:
+    """Where a calibration lies, by name or path. Raises CostModelError for neither."""
+    text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise CostModelError(f"calibration got {shown(source)}; give {A_CALIBRATION}")
+    if text in calibrations():
+        return bundled("presets") / "calibrations" / f"{text}.json"
+    if _is_path(text):
+        return Path(text)
+    raise CostModelError(f"no calibration {shown(text)}; {did_you_mean(text, calibrations())}")
 
 
 def as_architecture(source: Source) -> Architecture:

@@ -122,7 +122,7 @@ def compare(
 
 @app.command()
 def accelerators(form: FormatOption = Format.table) -> None:
-    """List the accelerators that come with costmodel, with their memory and its source."""
+    """List the accelerators that come with costmodel: memory, peaks, links, power and price, with their sources."""
     from costmodel.summary import accelerators_table
 
     emit([accelerators_table(notes=form in (Format.json, Format.csv))], form)

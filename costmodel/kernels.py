@@ -181,6 +181,25 @@ def _decode(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     return q["t0"] + _roof(_decode_work(x, peaks), peaks, q) + launched + q["split"] * np.sqrt(x["context"])
 
 
+def _mla_work(x: Shape, peaks: Peaks) -> Work:
+    b, s, h, latent, rope = x["batch"], x["context"], x["heads"], x["latent"], x["rope"]
+    return Work(2 * b * h * s * (2 * latent + rope), peaks.element_bytes * b * (s * (latent + rope) + h * (2 * latent + rope)))
+
+
+def _mla(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    launched = q["head"] * x["batch"] * x["heads"] / peaks.units
+    return q["t0"] + _roof(_mla_work(x, peaks), peaks, q) + launched + q["split"] * np.sqrt(x["context"])
+
+
+def _memory_work(x: Shape, peaks: Peaks) -> Work:
+    return Work(np.zeros_like(x["bytes"]), x["bytes"])
+
+
+def _memory(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    gain = _cached(x["bytes"], peaks, q["cache_gain"])
+    return q["t0"] + x["bytes"] / (q["eta_m"] * peaks.memory_bytes_per_s * gain)
+
+
 def _touched(x: Shape, spread: float) -> Array:
     """Experts of a rank that the tokens touch: E (1 - (1 - k/E)^T), never fewer than one where there is a row."""
     share = np.minimum(x["topk"] / x["experts"], 1 - 1e-9)
@@ -232,6 +251,15 @@ CLASSES: dict[str, KernelClass] = {
             "decode_attention", "attention of one new token a sequence", ("batch", "context", "heads", "kv_heads", "head_dim"),
             (*FORM, "cache_gain", "kv_head", "head", "split"), _decode_work, _decode,
             lambda x: (x["batch"], x["heads"], x["kv_heads"], x["head_dim"], x["context"]),
+        ),
+        KernelClass(
+            "mla_decode", "absorbed latent attention of one new token a sequence", ("batch", "context", "heads", "latent", "rope"),
+            (*FORM, "cache_gain", "head", "split"), _mla_work, _mla,
+            lambda x: (x["batch"], x["heads"], x["context"], x["latent"], x["rope"]),
+        ),
+        KernelClass(
+            "memory", "norms, activations, rope, gathers, copies, convolutions, states: whatever memory bounds", ("bytes",),
+            ("t0", "eta_m", "cache_gain"), _memory_work, _memory, lambda x: (x["bytes"],),
         ),
         KernelClass(
             "moe", "grouped products of routed experts",

@@ -94,9 +94,30 @@ def accelerators_table(*, notes: bool = False) -> Table:
         device = accelerator(name)
         released = device.released.isoformat() if device.released else ""
         about = {"name": name, "title": device.title, "maker": device.maker, "released": released}
-        row = {**about, "memory_bytes": device.memory_bytes, "source": device.source}
-        rows.append(row | ({"notes": " ".join(device.notes)} if notes else {}))
-    return Table("accelerators", "Accelerators", rows, {"memory_bytes": "bytes"})
+        row = {**about, "memory_bytes": device.memory_bytes, **_figures(device)}
+        words = {"source": device.source, "notes": " ".join(device.notes), "assumed": ", ".join(device.assumed)}
+        rows.append(row | (words if notes else {}))
+    remarks = () if notes else ("sources, prices' dates and what is assumed: --format json or csv",)
+    return Table("accelerators", "Accelerators", rows, DEVICE_UNITS, remarks=(*remarks, "peaks are dense; links one way, a device"))
+
+
+DEVICE_UNITS = {
+    "memory_bytes": "bytes", "memory_bytes_per_s": "bytes/s", "bf16_flops_per_s": "FLOP/s", "fp8_flops_per_s": "FLOP/s",
+    "link_bytes_per_s": "bytes/s", "power_w": "W",
+}  # fmt: skip
+
+
+def _figures(device: Accelerator) -> dict[str, Any]:
+    """Rates, power and price: None where the file gives none."""
+    peaks = device.peak_flops_per_s
+    return {
+        "memory_bytes_per_s": device.memory_bytes_per_s,
+        "bf16_flops_per_s": peaks.get("bf16"),
+        "fp8_flops_per_s": peaks.get("fp8"),
+        "link_bytes_per_s": device.link_bytes_per_s,
+        "power_w": device.power_w,
+        "usd_per_hour": device.price.usd_per_hour if device.price else None,
+    }
 
 
 def capacity_table(

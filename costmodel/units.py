@@ -80,16 +80,34 @@ def count(value: float) -> str:
     return f"{_digits(scaled)} {prefix}".rstrip()
 
 
+def seconds(value: float) -> str:
+    """A time from nanoseconds to seconds.
+
+    >>> seconds(0.0123), seconds(90)
+    ('12.3 ms', '90 s')
+    """
+    for scale, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):
+        if abs(value) >= scale:
+            return f"{value / scale:.3g} {name}" if value < 1000 else f"{value:,.0f} s"
+    return f"{value / 1e-9:.3g} ns" if value else "0 s"
+
+
 def quantity(value: float, unit: str, bytes_as: str = "GiB") -> str:
-    """A value in the words of its unit: `bytes`, `FLOP` and so on; `parameters` and `steps` are plain counts.
+    """A value in the words of its unit: `bytes`, `FLOP`, `s`, `share` ...; `parameters` and `steps` are plain counts.
+
+    Rates are in powers of 1,000, as datasheets have them.
 
     >>> quantity(70_272, "bytes"), quantity(512, "tokens")
     ('68.62 KiB', '512 tokens')
     """
     if unit.startswith("bytes"):
-        return BYTES[bytes_as](value) + unit[5:]
+        return BYTES["GB" if unit == "bytes/s" else bytes_as](value) + unit[5:]
     if unit.startswith("FLOP"):
         return flop(value) + unit[4:]
+    if unit == "s":
+        return seconds(value)
+    if unit == "share":
+        return f"{value:.1%}"
     return count(value) if unit in ("parameters", "steps") else f"{count(value)} {unit}".rstrip()
 
 

@@ -58,15 +58,18 @@ def _errors(calibration: Calibration) -> Table:
         for measured in calibration.classes
         for name in measured.at_bound
     ]
-    return Table("errors", f"Errors on {calibration.accelerator}", rows, remarks=tuple(remarks))
+    units = dict.fromkeys(("median_error", "p90_error", "bias", "inside_interval"), "share")
+    return Table("errors", f"Errors on {calibration.accelerator}", rows, units, remarks=tuple(dict.fromkeys(remarks)))
 
 
 def _class_rows(calibration: Calibration, measured: CalibratedClass) -> list[dict[str, Any]]:
     """The same points three times: not fitted, left out in turn, and by the pure roofline."""
     about = {"accelerator": calibration.accelerator, "kernel": measured.kernel, "dtype": measured.dtype}
     scored = {
-        "not fitted": measured.held_out, "cross-validated": measured.cross_validated, "pure roofline, not fitted": measured.roofline,
-    }  # fmt: skip
+        "not fitted": measured.held_out,
+        "cross-validated": measured.cross_validated,
+        "pure roofline, not fitted": measured.roofline,
+    }
     return [
         {
             **about, "points": name, "n": scores.n, "median_error": scores.median, "p90_error": scores.p90, "bias": scores.bias,

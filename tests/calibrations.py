@@ -1,0 +1,115 @@
+"""Makes the calibrations that are shipped from published kernel tables: `python -m tests.calibrations FOLDER` writes them.
+
+The folder holds `aiconfigurator/` and `vidur/` with the tables that docs/calibration.md names; they themselves stay out.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import costmodel as cm
+from costmodel.calibration.store import Calibration, as_json, calibrated_class
+from costmodel.calibration.tables import TableFit, fit_table, read_table
+from costmodel.kernels import Peaks
+
+SHIPPED = Path(__file__).parents[1] / "presets" / "calibrations"
+AICONFIGURATOR = "ai-dynamo/aiconfigurator at 095f58a51c4ca8e61b66ec108d86f223f8d559ce, Apache-2.0"
+VIDUR = "microsoft/vidur at 7d47513363ec447a741ac5e47241580b47724fbf, MIT"
+NOTES = ("Published tables time a kernel over and over on the same buffers: what fits the cache is read from there.",)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One class on one device, and the table it is fitted to."""
+
+    device: str
+    dtype: str
+    kernel: str
+    table: str
+    points: int = 40
+
+    @property
+    def source(self) -> str:
+        """Who measured it."""
+        return f"{self.table}, {AICONFIGURATOR if self.table.startswith('aiconfigurator') else VIDUR}"
+
+    def fit(self, folder: Path, seed: int = 0, points: int | None = None) -> TableFit:
+        """Its fit to chosen rows, and the scores of the others."""
+        device = cm.accelerator(self.device)
+        with TemporaryDirectory() as scratch:
+            path = _plain(folder / f"{self.table}.csv", self.kernel, Path(scratch) / "table.csv")
+            measured = read_table(path, self.kernel, device, self.dtype, "ms")
+        return fit_table(measured, Peaks.of(device, self.dtype), points or self.points, seed)
+
+
+def _measurements() -> Iterator[Measurement]:
+    for device, kind, version in (("a100-80gb", "a100_sxm", "vllm0.14.0"), ("h100-sxm", "h100_sxm", "vllm0.24.0")):
+        mla = "trtllm1.0.0" if device == "a100-80gb" else "trtllm1.3.0rc20"
+        gemm = f"gemm_{version}" if device == "a100-80gb" else f"gemm_bf16_{version}"
+        for kernel, table in (
+            ("gemm", gemm), ("prefill_attention", f"context_attention_{version}"),
+            ("decode_attention", f"generation_attention_{version}"), ("mla_decode", f"generation_mla_{mla}"),
+            ("moe", f"moe_bf16_{version}"), ("allreduce", "nccl2.27.3"),
+        ):  # fmt: skip
+            yield Measurement(device, "bf16", kernel, f"aiconfigurator/{kind}_{table}")
+        yield Measurement(device, "bf16", "memory", f"vidur/{kind[:4]}_Llama-2-70b-hf_mlp")
+    yield Measurement("h100-sxm", "fp8", "gemm", "aiconfigurator/h100_sxm_gemm_fp8_trtllm1.3.0rc20")
+
+
+MEASUREMENTS = tuple(_measurements())
+SMALL_OPS = {  # elements moved of a token, by the column of its time
+    "input_layernorm_ms": lambda row: 2 * row["n_embd"],
+    "post_attention_layernorm_ms": lambda row: 2 * row["n_embd"],
+    "add_ms": lambda row: 3 * row["n_embd"],
+    "mlp_act_ms": lambda row: 3 * row["n_expanded_embd"] / row["num_tensor_parallel_workers"],
+    "attn_rope_ms": lambda row: 2 * row["n_embd"] / row["n_head"] * (row["n_head"] + row["n_kv_head"]) / row["num_tensor_parallel_workers"],
+}  # fmt: skip
+
+
+def _plain(path: Path, kernel: str, scratch: Path) -> Path:
+    """The table as `read_table` takes it: two kinds of table hold several points a row, or leave sizes out."""
+    rows = {"memory": _small_ops, "mla_decode": _latents}.get(kernel)
+    if rows is None:
+        return path
+    with path.open(newline="") as file, scratch.open("w", newline="") as out:
+        made = list(rows(csv.DictReader(file)))
+        writer = csv.DictWriter(out, list(made[0]))
+        writer.writeheader()
+        writer.writerows(made)
+    return scratch
+
+
+def _small_ops(rows: csv.DictReader[str]) -> Iterator[dict[str, float]]:
+    for row in rows:
+        numbers = {name: float(text) for name, text in row.items() if text.replace(".", "").isdigit()}
+        for column, elements in SMALL_OPS.items():
+            yield {"bytes": 2 * numbers["num_tokens"] * elements(numbers), "latency": numbers[column]}
+
+
+def _latents(rows: csv.DictReader[str]) -> Iterator[dict[str, str]]:
+    """num_heads there is one device's."""
+    for row in rows:
+        kept = {name: row[name] for name in ("batch_size", "isl", "step", "num_heads", "latency")}
+        yield {**kept, "latent": "512", "rope": "64"}
+
+
+def shipped(device: str, folder: Path) -> Calibration:
+    """A device's calibration."""
+    mine = [measurement for measurement in MEASUREMENTS if measurement.device == device]
+    classes = tuple(calibrated_class(wanted.fit(folder), wanted.dtype, 0, wanted.source) for wanted in mine)
+    return Calibration(name=device, accelerator=device, classes=classes, notes=NOTES)
+
+
+def main(folder: str) -> None:
+    """Writes every shipped calibration of a device that nobody here owns."""
+    for device in dict.fromkeys(measurement.device for measurement in MEASUREMENTS):
+        (SHIPPED / f"{device}.json").write_text(as_json(shipped(device, Path(folder))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
