@@ -258,7 +258,11 @@ CLASSES: dict[str, KernelClass] = {
             lambda x: (x["batch"], x["heads"], x["context"], x["latent"], x["rope"]),
         ),
         KernelClass(
-            "memory", "norms, activations, rope, gathers, copies, convolutions, states: whatever memory bounds", ("bytes",),
+            "memory", "activations, rope, gathers, copies, convolutions, states: whatever memory bounds", ("bytes",),
+            ("t0", "eta_m", "cache_gain"), _memory_work, _memory, lambda x: (x["bytes"],),
+        ),
+        KernelClass(
+            "norm", "norms: rows that are read, reduced and scaled", ("bytes",),
             ("t0", "eta_m", "cache_gain"), _memory_work, _memory, lambda x: (x["bytes"],),
         ),
         KernelClass(

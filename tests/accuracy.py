@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import costmodel as cm
+from costmodel.calibration.store import read_calibration
+from costmodel.catalog import calibration_file, calibrations
 
 from .test_published import FIGURES, MISSES, NOT_REPRODUCED, ROWS
 
@@ -66,11 +68,31 @@ def missed() -> str:
     return table(("Model", "Figure", "Published:", "Here:", "Unit", "Why", "Source"), rows)
 
 
+def kernels() -> str:
+    """Errors of every shipped calibration on points that were not fitted."""
+    rows = []
+    for name in calibrations():
+        for measured in read_calibration(calibration_file(name)).classes:
+            scores, roof = measured.held_out, measured.roofline
+            rows.append(
+                (
+                    f"`{name}`", measured.kernel, measured.dtype, f"{len(measured.seconds)}", f"{scores.n:,}",
+                    f"{scores.median:.1%} / {scores.p90:.1%}", f"{scores.bias:+.1%}", f"{scores.coverage or 0:.1%}",
+                    f"{roof.median:.0%} / {roof.p90:.0%}", measured.source,
+                )
+            )  # fmt: skip
+    head = (
+        "Calibration", "Kernels", "Format", "Fitted:", "Scored:", "Error, median / p90:", "Bias:", "In the interval:",
+        "Pure roofline:", "Measured by",
+    )  # fmt: skip
+    return table(head, rows)
+
+
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if abs(value) < 1e6 else f"{value:.4e}"
 
 
-TABLES = {"counts": counts, "reproduced": reproduced, "missed": missed}
+TABLES = {"counts": counts, "reproduced": reproduced, "missed": missed, "kernels": kernels}
 MARKED = re.compile(r"(<!-- (\w+): made by tests/accuracy.py -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

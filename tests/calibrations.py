@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,31 +50,36 @@ class Measurement:
 
 def _measurements() -> Iterator[Measurement]:
     for device, kind, version in (("a100-80gb", "a100_sxm", "vllm0.14.0"), ("h100-sxm", "h100_sxm", "vllm0.24.0")):
-        mla = "trtllm1.0.0" if device == "a100-80gb" else "trtllm1.3.0rc20"
         gemm = f"gemm_{version}" if device == "a100-80gb" else f"gemm_bf16_{version}"
         for kernel, table in (
             ("gemm", gemm), ("prefill_attention", f"context_attention_{version}"),
-            ("decode_attention", f"generation_attention_{version}"), ("mla_decode", f"generation_mla_{mla}"),
-            ("moe", f"moe_bf16_{version}"), ("allreduce", "nccl2.27.3"),
+            ("decode_attention", f"generation_attention_{version}"), ("moe", f"moe_bf16_{version}"), ("allreduce", "nccl2.27.3"),
         ):  # fmt: skip
-            yield Measurement(device, "bf16", kernel, f"aiconfigurator/{kind}_{table}")
-        yield Measurement(device, "bf16", "memory", f"vidur/{kind[:4]}_Llama-2-70b-hf_mlp")
+            points = 60 if device == "a100-80gb" and "attention" in kernel else 40
+            yield Measurement(device, "bf16", kernel, f"aiconfigurator/{kind}_{table}", points)
+        for kernel in ("memory", "norm"):
+            yield Measurement(device, "bf16", kernel, f"vidur/{kind[:4]}_Llama-2-70b-hf_mlp")
+    yield Measurement("h100-sxm", "bf16", "mla_decode", "aiconfigurator/h100_sxm_generation_mla_trtllm1.3.0rc20")
     yield Measurement("h100-sxm", "fp8", "gemm", "aiconfigurator/h100_sxm_gemm_fp8_trtllm1.3.0rc20")
 
 
 MEASUREMENTS = tuple(_measurements())
-SMALL_OPS = {  # elements moved of a token, by the column of its time
-    "input_layernorm_ms": lambda row: 2 * row["n_embd"],
-    "post_attention_layernorm_ms": lambda row: 2 * row["n_embd"],
-    "add_ms": lambda row: 3 * row["n_embd"],
-    "mlp_act_ms": lambda row: 3 * row["n_expanded_embd"] / row["num_tensor_parallel_workers"],
-    "attn_rope_ms": lambda row: 2 * row["n_embd"] / row["n_head"] * (row["n_head"] + row["n_kv_head"]) / row["num_tensor_parallel_workers"],
-}  # fmt: skip
+Elements = Callable[[Mapping[str, float]], float]
+"""Elements that an op moves for a token."""
+SMALL_OPS: dict[str, dict[str, Elements]] = {
+    "norm": {
+        "input_layernorm_ms": lambda row: 2 * row["n_embd"],
+        "post_attention_layernorm_ms": lambda row: 2 * row["n_embd"],
+    },
+    "memory": {
+        "mlp_act_ms": lambda row: 3 * row["n_expanded_embd"] / row["num_tensor_parallel_workers"],
+    },
+}
 
 
 def _plain(path: Path, kernel: str, scratch: Path) -> Path:
     """The table as `read_table` takes it: two kinds of table hold several points a row, or leave sizes out."""
-    rows = {"memory": _small_ops, "mla_decode": _latents}.get(kernel)
+    rows = _latents if kernel == "mla_decode" else partial(_small_ops, SMALL_OPS[kernel]) if kernel in SMALL_OPS else None
     if rows is None:
         return path
     with path.open(newline="") as file, scratch.open("w", newline="") as out:
@@ -84,10 +90,10 @@ def _plain(path: Path, kernel: str, scratch: Path) -> Path:
     return scratch
 
 
-def _small_ops(rows: csv.DictReader[str]) -> Iterator[dict[str, float]]:
+def _small_ops(ops: Mapping[str, Elements], rows: csv.DictReader[str]) -> Iterator[dict[str, float]]:
     for row in rows:
         numbers = {name: float(text) for name, text in row.items() if text.replace(".", "").isdigit()}
-        for column, elements in SMALL_OPS.items():
+        for column, elements in ops.items():
             yield {"bytes": 2 * numbers["num_tokens"] * elements(numbers), "latency": numbers[column]}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel.calibration.fit import Fit, Scores, fit
@@ -60,8 +61,8 @@ def read_table(
     """The points of a measured table (CSV, one row a point, a column for each size of the class and one of the time).
 
     Rows with a missing, negative or infinite number, and rows faster than memory allows for sets beyond twice the cache,
-    are dropped and counted. `where` keeps the rows whose columns have these texts. Raises CostModelError for a file
-    that is no such table.
+    are dropped and counted; rows of equal shape become one, with their median time. `where` keeps the rows whose
+    columns have these texts. Raises CostModelError for a file that is no such table.
     """
     kernel, peaks = kernel_class(kind), Peaks.of(device, dtype)
     if time_unit not in TIME_UNITS:
@@ -79,7 +80,16 @@ def read_table(
     dropped["faster than memory"] = int((~possible).sum())
     if not possible.any():
         raise CostModelError(f"{shown(str(path))} has no row that can be used ({len(rows)} read); see docs/calibration.md")
-    return Measured(kernel, {size: values[possible] for size, values in shape.items()}, seconds[possible], +dropped)
+    points, seconds = _merged(points[possible, :-1], seconds[possible])
+    dropped["merged with an equal shape"] = int(possible.sum()) - len(seconds)
+    return Measured(kernel, dict(zip(kernel.sizes, points.T, strict=True)), seconds, +dropped)
+
+
+def _merged(points: Array, seconds: Array) -> tuple[Array, Array]:
+    """Each shape once, in the order they came, with the median of its times: no shape is both fitted and scored."""
+    order = pd.DataFrame(points).groupby(list(range(points.shape[1])), sort=False)
+    times = pd.Series(seconds).groupby(order.ngroup()).median()
+    return points[order.head(1).index], times.to_numpy(dtype=np.float64)
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
