@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from costmodel.layers import LayerGroup
     from costmodel.memory import Capacity, capacity
     from costmodel.reporting import report
+    from costmodel.roofline import Estimate, Parallel, estimate
     from costmodel.towers import Projector, VisionTower
     from costmodel.workload import Precision
 
@@ -77,6 +78,7 @@ _HOME = {
     "layers": ("LayerGroup",),
     "memory": ("Capacity", "capacity"),
     "reporting": ("report",),
+    "roofline": ("Estimate", "Parallel", "estimate"),
     "towers": ("Projector", "VisionTower"),
     "workload": ("Precision",),
 }
@@ -97,6 +99,7 @@ __all__ = [
     "Capacity",
     "CostModelError",
     "Diffusion",
+    "Estimate",
     "Formula",
     "GatedDeltaNet",
     "LayerGroup",
@@ -106,6 +109,7 @@ __all__ = [
     "MoE",
     "MultiTokenPrediction",
     "Norm",
+    "Parallel",
     "ParallelHybrid",
     "Precision",
     "Projector",
@@ -123,6 +127,7 @@ __all__ = [
     "compare",
     "crossover",
     "diff",
+    "estimate",
     "family",
     "largest",
     "load",

@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 Shape = Mapping[str, Array]
 Fitted = Mapping[str, float]
 ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
+CHUNK = 64
 TILE = 128
 """Query rows that one work unit of attention takes."""
 
@@ -119,6 +120,7 @@ PARAMETERS: dict[str, Parameter] = {
     "permute": Parameter(1.0, 0.05, 20.0, "times the rows' bytes are moved beside the products"),
     "spread": Parameter(1.0, 0.3, 1.5, "tokens that choose their experts as if alone, over the tokens there are"),
     "skew": Parameter(0.3, 1e-3, 5.0, "extra rows of the busiest rank for each unit of the power law's exponent"),
+    "chunk": Parameter(2e-6, 1e-8, 1e-3, "seconds that each chunk of 64 tokens waits for the state of the one before"),
     "latency": Parameter(8e-6, 1e-6, 1e-4, "seconds of an empty collective"),
     "hop": Parameter(1e-6, 1e-8, 2e-5, "seconds each further rank adds"),
     "eta_l": Parameter(0.8, 0.2, 1.2, "fraction of the link's peak reached"),
@@ -147,9 +149,14 @@ def _roof(work: Work, peaks: Peaks, q: Fitted, efficiency: Any = 1.0) -> Array:
     return pnorm(compute, work.moved / (q["eta_m"] * peaks.memory_bytes_per_s * gain), q["p"])
 
 
+def _stored(x: Shape, peaks: Peaks) -> Any:
+    """Bytes an element of weights or cache, where a shape says that they are kept in another format than they are used in."""
+    return x.get("stored", peaks.element_bytes)
+
+
 def _gemm_work(x: Shape, peaks: Peaks) -> Work:
     m, n, k, size = x["m"], x["n"], x["k"], peaks.element_bytes
-    return Work(2 * m * n * k, size * (m * k + k * n) + max(size, 2) * m * n)
+    return Work(2 * m * n * k, size * m * k + _stored(x, peaks) * k * n + max(size, 2) * m * n)
 
 
 def _gemm(x: Shape, peaks: Peaks, q: Fitted) -> Array:
@@ -173,7 +180,8 @@ def _prefill(x: Shape, peaks: Peaks, q: Fitted) -> Array:
 
 def _decode_work(x: Shape, peaks: Peaks) -> Work:
     b, s, h, kv, d = x["batch"], x["context"], x["heads"], x["kv_heads"], x["head_dim"]
-    return Work(4 * b * kv * np.maximum(h / kv, 8) * s * d, peaks.element_bytes * b * d * (2 * kv * s + 2 * h))
+    moved = b * d * (_stored(x, peaks) * 2 * kv * s + peaks.element_bytes * 2 * h)
+    return Work(4 * b * kv * np.maximum(h / kv, 8) * s * d, moved)
 
 
 def _decode(x: Shape, peaks: Peaks, q: Fitted) -> Array:
@@ -183,7 +191,8 @@ def _decode(x: Shape, peaks: Peaks, q: Fitted) -> Array:
 
 def _mla_work(x: Shape, peaks: Peaks) -> Work:
     b, s, h, latent, rope = x["batch"], x["context"], x["heads"], x["latent"], x["rope"]
-    return Work(2 * b * h * s * (2 * latent + rope), peaks.element_bytes * b * (s * (latent + rope) + h * (2 * latent + rope)))
+    moved = b * (_stored(x, peaks) * s * (latent + rope) + peaks.element_bytes * h * (2 * latent + rope))
+    return Work(2 * b * h * s * (2 * latent + rope), moved)
 
 
 def _mla(x: Shape, peaks: Peaks, q: Fitted) -> Array:
@@ -200,6 +209,14 @@ def _memory(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     return q["t0"] + x["bytes"] / (q["eta_m"] * peaks.memory_bytes_per_s * gain)
 
 
+def _scan_work(x: Shape, peaks: Peaks) -> Work:
+    return Work(x["flops"], x["bytes"])
+
+
+def _scan(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    return q["t0"] + q["chunk"] * np.ceil(x["tokens"] / CHUNK) + _roof(_scan_work(x, peaks), peaks, {**q, "p": 1.0})
+
+
 def _touched(x: Shape, spread: float) -> Array:
     """Experts of a rank that the tokens touch: E (1 - (1 - k/E)^T), never fewer than one where there is a row."""
     share = np.minimum(x["topk"] / x["experts"], 1 - 1e-9)
@@ -210,7 +227,7 @@ def _touched(x: Shape, spread: float) -> Array:
 def _moe_work(x: Shape, peaks: Peaks, spread: float = 1.0, padding: float = 0.0, busiest: Any = 1.0) -> Work:
     touched, inner = _touched(x, spread), x["inter"] / x["tp"]
     rows = x["tokens"] * x["topk"] / x["ep"] * busiest + touched * padding
-    return Work(6 * rows * x["hidden"] * inner, 3 * touched * x["hidden"] * inner * peaks.element_bytes)
+    return Work(6 * rows * x["hidden"] * inner, 3 * touched * x["hidden"] * inner * _stored(x, peaks))
 
 
 def _moe(x: Shape, peaks: Peaks, q: Fitted) -> Array:
@@ -256,6 +273,10 @@ CLASSES: dict[str, KernelClass] = {
             "mla_decode", "absorbed latent attention of one new token a sequence", ("batch", "context", "heads", "latent", "rope"),
             (*FORM, "cache_gain", "head", "split"), _mla_work, _mla,
             lambda x: (x["batch"], x["heads"], x["context"], x["latent"], x["rope"]),
+        ),
+        KernelClass(
+            "scan", "recurrences over tokens, in chunks or single steps, and scores of an indexer", ("flops", "bytes", "tokens"),
+            ("t0", "eta_c", "eta_m", "chunk"), _scan_work, _scan, lambda x: (x["flops"], x["bytes"], x["tokens"]),
         ),
         KernelClass(
             "memory", "activations, rope, gathers, copies, convolutions, states: whatever memory bounds", ("bytes",),

@@ -5,13 +5,13 @@ Shapes: `tokens` is how many vectors pass through, B T unless said otherwise; a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sympy import Expr, floor
 
 from costmodel.cost import ONE, TWO, ZERO, Cost, Kept, Weight, lower
 from costmodel.evaluate import distinct_experts
-from costmodel.symbols import B, S, T
+from costmodel.symbols import B, S, T, d_model
 from costmodel.workload import Phase
 
 N = B * T
@@ -22,7 +22,9 @@ N = B * T
 class Op:
     """One row of the ledger: `kind` is the class of kernel it is, `algorithm` which form of several it takes.
 
-    `own` weights are each layer's, also where the layers of a group share theirs.
+    `own` weights are each layer's, also where the layers of a group share theirs. `kernel` and `shape` say what a device runs
+    (`kernels.py`): empty where the kind says it all. `split` is how tensor-parallel ranks share it: by output `columns`, by
+    input `rows` (their sums are then added up), or `none`: each does it whole.
     """
 
     name: str
@@ -30,6 +32,9 @@ class Op:
     cost: Cost
     algorithm: str = ""
     own: bool = False
+    kernel: str = ""
+    shape: tuple[tuple[str, Expr], ...] = ()
+    split: str = "columns"
 
 
 def linear(
@@ -47,7 +52,9 @@ def linear(
     copies = ONE if stored else ZERO
     weights = (Weight(d_in, d_out, role, copies),) + ((Weight(ONE, d_out, "others"),) if bias else ())
     moved = (tokens * d_in if reads is None else reads) + tokens * d_out
-    return Op(name, "linear", Cost(flops=TWO * tokens * d_in * d_out, activations=moved, weights=weights), algorithm)
+    cost = Cost(flops=TWO * tokens * d_in * d_out, activations=moved, weights=weights)
+    split = "none" if role == "others" else "rows" if d_out == d_model else "columns"
+    return Op(name, "linear", cost, algorithm, kernel="gemm", shape=(("m", tokens), ("n", d_out), ("k", d_in)), split=split)
 
 
 def expert_linear(name: str, d_in: Expr, d_out: Expr, experts: Expr, used: Expr, *, bias: bool = False) -> Op:
@@ -64,7 +71,9 @@ def expert_linear(name: str, d_in: Expr, d_out: Expr, experts: Expr, used: Expr,
     weights: tuple[Weight, ...] = (Weight(d_in, d_out, "experts", experts, used, touched),)
     if bias:
         weights += (Weight(ONE, d_out, "others", experts, used, touched),)
-    return Op(name, "expert_linear", Cost(flops=TWO * rows * d_in * d_out, activations=rows * (d_in + d_out), weights=weights))
+    cost = Cost(flops=TWO * rows * d_in * d_out, activations=rows * (d_in + d_out), weights=weights)
+    shape = (("tokens", N), ("hidden", d_in), ("inter", d_out), ("topk", used), ("experts", experts))
+    return Op(name, "expert_linear", cost, kernel="moe", shape=shape, split="rows")
 
 
 def attend(
@@ -81,7 +90,10 @@ def attend(
     4*B*S*d_h*n_h
     """
     moved = N * heads * (d_qk + d_v) + reads
-    return Op(name, "attend", Cost(flops=TWO * B * heads * pairs * (d_qk + d_v), activations=moved, kept=kept), algorithm)
+    cost = Cost(flops=TWO * B * heads * pairs * (d_qk + d_v), activations=moved, kept=kept)
+    kv_heads = kept[0].heads if kept and reads == ZERO else heads
+    shape = (("heads", heads), ("kv_heads", kv_heads), ("d_qk", d_qk), ("d_v", d_v), ("pairs", pairs))
+    return Op(name, "attend", cost, algorithm, kernel="attention", shape=shape)
 
 
 def scan(name: str, flops: Expr, kept: tuple[Kept, ...], *, moved: Expr, algorithm: str = "") -> Op:
@@ -106,7 +118,7 @@ def gather(name: str, rows: Expr, width: Expr, *, role: str = "embeddings", acti
     Scales and blocks lie along a row, as in the head that may share the table.
     """
     weights = (Weight(width, rows, role, ONE if stored else ZERO, active, touched=ZERO),)
-    return Op(name, "gather", Cost(activations=TWO * N * width, weights=weights))
+    return Op(name, "gather", Cost(activations=TWO * N * width, weights=weights), split="none")
 
 
 def vector(
@@ -128,7 +140,8 @@ def norm(
 ) -> Op:
     """Root-mean-square norm (4 operations an element) or layer norm (7) of `width`, with a weight and a bias where asked."""
     weights = (Weight(ONE, width, "others"),) * (weight + bias)
-    return vector(name, tokens * heads * width, 7 if mean else 4, weights=weights)
+    op = vector(name, tokens * heads * width, 7 if mean else 4, weights=weights)
+    return replace(op, kernel="norm", split="none" if heads == ONE else "columns")
 
 
 def softmax(heads: Expr, pairs: Expr, algorithm: str = "") -> Op:

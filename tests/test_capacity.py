@@ -148,7 +148,7 @@ def test_rows_hold_what_capacity_says() -> None:
 
 def test_capacity_refuses_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     refused(lambda: cm.capacity("gpt3", "l4"), "did you mean gpt2?")
-    refused(lambda: cm.capacity("gpt2", "h20"), "did you mean h200?")
+    refused(lambda: cm.capacity("gpt2", "h2000"), "did you mean h200?")
     refused(lambda: cm.capacity("gpt2", "l4", precision="fp9"), "fp9")
     refused(lambda: cm.capacity("gpt2", "l4", cache_precision="int4"), "int4")
     refused(lambda: cm.capacity("gpt2", "l4", view="engin"), "engin")
@@ -240,7 +240,7 @@ def test_accelerator_takes_names_and_paths(source: Any) -> None:
 
 
 def test_bad_accelerator_files(tmp_path: Path) -> None:
-    refused(lambda: cm.accelerator("h2O0"), "did you mean h200?")
+    refused(lambda: cm.accelerator("h2000"), "did you mean h200?")
     refused(lambda: cm.accelerator(""), "no accelerator ''")
     for name, text, part in (
         ("cut.toml", "name = ", "no valid TOML"),

@@ -17,7 +17,7 @@ def choose(features: Array, count: int, seed: int = 0) -> NDArray[np.int64]:
     where there are points. `seed` picks the first point: 0 is the most central one. Looks at shapes alone, never at times.
 
     >>> choose(np.arange(8.0)[:, None], 2).tolist()
-    [1, 5]
+    [2, 6]
     """
     spread = features.std(axis=0)
     points = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

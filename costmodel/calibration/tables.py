@@ -89,7 +89,7 @@ def _merged(points: Array, seconds: Array) -> tuple[Array, Array]:
     """Each shape once, in the order they came, with the median of its times: no shape is both fitted and scored."""
     order = pd.DataFrame(points).groupby(list(range(points.shape[1])), sort=False)
     times = pd.Series(seconds).groupby(order.ngroup()).median()
-    return points[order.head(1).index], times.to_numpy(dtype=np.float64)
+    return points[order.head(1).index], np.asarray(times, dtype=np.float64)
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -1,0 +1,507 @@
+"""From ledger rows to seconds: each row is a kernel of a class, of a shape, on a device; a pass is their sum.
+
+Time to first token (TTFT) is the prefill of the prompts; time per output token (TPOT) the mean of the decode steps from a
+context of prompt + 1 to prompt + output - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from sympy import Expr
+
+from costmodel.architecture import Architecture
+from costmodel.calibration.fit import Fit, guessed
+from costmodel.calibration.store import Calibration, read_calibration
+from costmodel.catalog import Device, Source, as_accelerator, as_architecture, calibration_file, calibrations
+from costmodel.errors import CostModelError, shown
+from costmodel.evaluate import evaluate, evaluate_arrays
+from costmodel.formula import bound_values
+from costmodel.frames import frame
+from costmodel.hardware import Accelerator
+from costmodel.kernels import Peaks, kernel_class, pnorm
+from costmodel.memory import Capacity, capacity
+from costmodel.quantities import Row
+from costmodel.symbols import B, S, T
+from costmodel.units import whole
+from costmodel.workload import Checked, Options, Phase, Precision
+
+if TYPE_CHECKING:
+    import os
+
+    import pandas as pd
+
+Array = NDArray[np.float64]
+DECODE_POINTS = 9
+"""Contexts at which decode steps are timed; between them time is taken as straight."""
+MINOR = 0.05
+"""Share of a pass below which a guessed class leaves the whole calibrated."""
+OVERLAP = 4.0
+"""How sharply the slower of device and host decides (pnorm)."""
+BOUNDS = ("compute", "memory", "latency", "link")
+
+
+class Parallel(Checked):
+    """How the devices of a replica share a model: `tp` ranks share each layer; experts are spread over `ep` of them.
+
+    >>> Parallel(tp=8, ep=4).ep
+    4
+    """
+
+    tp: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+    ep: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+
+    @model_validator(mode="after")
+    def _divides(self) -> Parallel:
+        if self.tp % self.ep:
+            raise ValueError(f"ep {self.ep} does not divide tp {self.tp}: experts are spread over ranks of the same group")
+        return self
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One ledger row as a device runs it: a class, and an array for each size (an entry a context)."""
+
+    row: Row
+    kernel: str
+    dtype: str
+    sizes: dict[str, Array]
+    times: int
+    share: float = 1.0
+    """Its part of a kernel that does the work of several rows."""
+
+
+@dataclass(frozen=True)
+class PassTime:
+    """One pass: seconds with the interval that is meant to hold 90 %, and a dict a ledger row, which sum to `device_s`."""
+
+    seconds: float
+    low_s: float
+    high_s: float
+    device_s: float
+    host_s: float
+    bound_by: str
+    calibrated: bool
+    ops: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a workload takes on some devices. `memory` is the replica's, as `capacity` tells it.
+
+    `state` is `calibrated` where measured classes make up all but a twentieth of the time, else `datasheet`: off by a factor
+    of 2 at times. `interval` holds 90 % by the classes' errors on points not fitted.
+    """
+
+    model: str
+    accelerator: str
+    devices: int
+    parallel: Parallel
+    batch: int
+    prompt: int
+    output: int
+    memory: Capacity
+    prefill: PassTime
+    decode: PassTime | None
+
+    @property
+    def ttft_s(self) -> float:
+        """Seconds of the prefill of the prompts together, without a queue."""
+        return self.prefill.seconds
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean seconds of a decode step; None where the output is a single token."""
+        return self.decode.seconds if self.decode else None
+
+    @property
+    def output_tokens_per_s_per_device(self) -> float:
+        """Tokens of output over all the time of a batch, prefill included, for each device."""
+        steps = (self.tpot_s or 0.0) * (self.output - 1)
+        return self.batch * self.output / (self.ttft_s + steps) / self.parallel.tp
+
+    @property
+    def bound_by(self) -> str:
+        """What takes most of a decode step (of the prefill, where there is none): compute, memory, latency, link or host."""
+        return (self.decode or self.prefill).bound_by
+
+    @property
+    def interval(self) -> dict[str, tuple[float, float]]:
+        """Seconds between which 90 % should lie."""
+        passes = {"ttft_s": self.prefill, "tpot_s": self.decode}
+        return {name: (timed.low_s, timed.high_s) for name, timed in passes.items() if timed}
+
+    @property
+    def state(self) -> str:
+        """`calibrated` or `datasheet`."""
+        return "calibrated" if all(timed.calibrated for timed in (self.prefill, self.decode) if timed) else "datasheet"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know: guessed classes, shapes beyond what was measured."""
+        return tuple(dict.fromkeys((*self.prefill.notes, *(self.decode.notes if self.decode else ()))))
+
+    @property
+    def ops_rows(self) -> list[dict[str, Any]]:
+        """`ops` as plain dicts."""
+        passes = {"prefill": self.prefill, "decode": self.decode}
+        return [{"pass": name, **op} for name, timed in passes.items() if timed for op in timed.ops]
+
+    @property
+    def ops(self) -> pd.DataFrame:
+        """A row for each ledger row and pass: its kernel class, seconds over all its layers, share, and what bounds it."""
+        return frame(self.ops_rows)
+
+
+def estimate(
+    model: Source,
+    accelerator: Device,
+    devices: int = 1,
+    parallel: Parallel | None = None,
+    batch: int = 1,
+    prompt: int = 4096,
+    output: int = 1024,
+    precision: str | Precision = "bf16",
+    cache_precision: str = "bf16",
+    calibration: str | os.PathLike[str] | Calibration | None = None,
+    launch_s: float = 0.0,
+    device_factor: float = 1.0,
+) -> Estimate:
+    """Seconds to the first token and for each further one: `batch` sequences a replica, `prompt` and `output` tokens each.
+
+    `parallel` is tensor parallel over all devices unless given; more devices than one replica takes are further replicas.
+    `calibration` is a name or file (default: the shipped one of this accelerator, if any). `launch_s` is what the host
+    takes for each kernel where they are not captured in graphs; `device_factor` stretches the device's own time.
+
+    Raises CostModelError for an unknown model or device, a calibration of another device, or an impossible number.
+
+    >>> e = estimate("llama-3.1-8b", "h100-sxm", batch=8, prompt=1024, output=128)
+    >>> e.bound_by, e.state, e.memory.fits
+    ('memory', 'calibrated', True)
+    """
+    chosen, device = as_architecture(model), as_accelerator(accelerator)
+    devices, batch, prompt, output = (
+        whole("devices", devices),
+        whole("batch", batch),
+        whole("prompt", prompt),
+        whole("output", output),
+    )
+    layout = parallel or Parallel(tp=devices)
+    if not isinstance(layout, Parallel) or devices % layout.tp:
+        raise CostModelError(f"parallel got {shown(parallel)} on {devices} devices; give a Parallel whose tp divides them")
+    formats = precision if isinstance(precision, Precision) else Precision.named(precision, cache=cache_precision)
+    host = _host(launch_s, device_factor)
+    timer = _Timer(chosen, device, layout, formats, _calibration(calibration, device), host)
+    memory = capacity(chosen, device, layout.tp, prompt + output, batch, precision, cache_precision)
+    steps = timer.decode(batch, prompt + 1, prompt + output - 1) if output > 1 else None
+    return Estimate(
+        chosen.name, device.name, devices, layout, batch, prompt, output, memory, timer.prefill(batch, prompt), steps
+    )  # fmt: skip
+
+
+def _host(launch_s: float, device_factor: float) -> tuple[float, float]:
+    for name, value, least in (("launch_s", launch_s, 0.0), ("device_factor", device_factor, 0.01)):
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= 100:
+            raise CostModelError(f"{name} got {shown(value)}; give a number from {least:g} to 100")
+    return float(launch_s), float(device_factor)
+
+
+def _calibration(source: str | os.PathLike[str] | Calibration | None, device: Accelerator) -> Calibration | None:
+    if source is None:
+        return _shipped(device.name) if device.name in calibrations() else None
+    found = source if isinstance(source, Calibration) else read_calibration(calibration_file(source))
+    if found.accelerator != device.name:
+        raise CostModelError(f"calibration {found.name} was measured on {found.accelerator}, not on {device.name}")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _shipped(name: str) -> Calibration:
+    return read_calibration(calibration_file(name))
+
+
+@dataclass(frozen=True, eq=False)
+class _Timer:
+    """Times passes of one model on one device."""
+
+    model: Architecture
+    device: Accelerator
+    layout: Parallel
+    formats: Precision
+    calibration: Calibration | None
+    host: tuple[float, float]
+
+    def prefill(self, batch: int, tokens: int, prefix: int = 0) -> PassTime:
+        """One pass over `tokens` new tokens a sequence."""
+        return self._timed(batch, tokens, np.array([float(prefix + tokens)]))
+
+    def decode(self, batch: int, first: int, last: int) -> PassTime:
+        """The mean of single-token passes at contexts `first` to `last`."""
+        return self._timed(batch, 1, np.unique(np.round(np.linspace(first, last, DECODE_POINTS))))
+
+    def _timed(self, batch: int, tokens: int, contexts: Array) -> PassTime:
+        launches = list(self._launches(batch, tokens, contexts))
+        timed = [_Kernels(self._fit(*key), list(group)) for key, group in _by_class(launches)]
+        ops = [op for kernels in timed for op in kernels.ops(_mean_weights(contexts))]
+        device_s = sum(op["seconds"] for op in ops)
+        host_s = self.host[0] * sum(op["calls"] for op in ops)
+        seconds = float(pnorm(np.array(self.host[1] * device_s), np.array(host_s), OVERLAP)) if host_s else self.host[1] * device_s
+        width = np.sqrt(sum((kernels.share(ops, device_s) * np.log(kernels.fit.spread)) ** 2 for kernels in timed))
+        bound = "host" if host_s > device_s else max(BOUNDS, key=lambda b: sum(op["seconds"] for op in ops if op["bound_by"] == b))
+        guessed_share = sum(op["seconds"] for op in ops if op["state"] == "datasheet") / device_s
+        order = {id(launch.row.op): place for place, launch in enumerate(launches)}
+        ops.sort(key=lambda op: order[op.pop("_key")])
+        for op in ops:
+            op["share"] = op["seconds"] / device_s
+        notes = tuple(dict.fromkeys(note for kernels in timed for note in kernels.notes()))
+        return PassTime(
+            seconds, seconds / float(np.exp(width)), seconds * float(np.exp(width)), device_s, host_s, bound,
+            guessed_share <= MINOR, tuple(ops), notes,
+        )  # fmt: skip
+
+    # rows as kernels
+
+    def _launches(self, batch: int, tokens: int, contexts: Array) -> Iterator[Launch]:
+        options = Options(precision=self.formats)
+        rows = self.model._rows(options, Phase.DECODE if tokens == 1 else Phase.PREFILL)
+        numbers = _Numbers(batch, tokens, contexts, self.formats, self.layout, self.device)
+        launches = [launch for row in rows if (launch := numbers.launch(row)) is not None]
+        yield from _merged(launches)
+        if self.layout.tp > 1:
+            yield from _all_reduces(launches, numbers, self.model.hidden_size)
+
+    def _fit(self, kernel: str, dtype: str) -> Fit:
+        """The class as it was measured on this device, cold; else with its fractions for another format, else a guess."""
+        classes = self.calibration.classes if self.calibration else ()
+        exact = next((known for known in classes if (known.kernel, known.dtype) == (kernel, dtype)), None)
+        if exact and self.calibration:
+            return _measured(self.calibration, kernel, dtype, self.device)
+        other = next((known for known in classes if known.kernel == kernel), None)
+        return guessed(kernel_class(kernel), Peaks.of(self.device, dtype), other.parameters if other else None).cold()
+
+
+@lru_cache(maxsize=256)
+def _measured_of(name: str, kernel: str, dtype: str, device: Accelerator) -> Fit:
+    return _shipped(name).fit(kernel, dtype, device).cold()
+
+
+def _measured(calibration: Calibration, kernel: str, dtype: str, device: Accelerator) -> Fit:
+    """Kept for the calibrations that are shipped: a process on residuals is inverted once."""
+    if calibration.name in calibrations() and calibration == _shipped(calibration.name):
+        return _measured_of(calibration.name, kernel, dtype, device)
+    return calibration.fit(kernel, dtype, device).cold()
+
+
+@dataclass(frozen=True, eq=False)
+class _Numbers:
+    """Numbers for letters: one batch and number of new tokens, several contexts."""
+
+    batch: int
+    tokens: int
+    contexts: Array
+    formats: Precision
+    layout: Parallel
+    device: Accelerator
+
+    def launch(self, row: Row) -> Launch | None:
+        """A row as a kernel; None for what is fused into its neighbour and moves nothing. Raises where no class fits."""
+        kernel = row.op.kernel or {"scan": "scan", "attend": "scan"}.get(row.op.kind, "memory")
+        if kernel not in SHAPES:
+            raise CostModelError(f"no kernel class for row {'/'.join(row.path)} of kind {row.op.kind}")
+        name, sizes = SHAPES[kernel](self, row)
+        if not all((size > 0).all() for size in (next(iter(sizes.values())),)):
+            return None
+        return Launch(row, name, self._dtype(row, name), sizes, row.times)
+
+    def value(self, row: Row, expr: Expr) -> Array:
+        """An expression of a row at every context."""
+        known = {B: self.batch, T: self.tokens, **bound_values(row.binding, {B: self.batch, T: self.tokens})}
+        if S in expr.free_symbols:
+            return evaluate_arrays(expr, {**known, S: self.contexts})
+        return np.full(len(self.contexts), float(evaluate(expr, known)))
+
+    def shape(self, row: Row) -> dict[str, Array]:
+        return {name: self.value(row, expr) for name, expr in row.op.shape}
+
+    def stored(self, row: Row) -> Array:
+        """Bytes an element of the row's matrices, as they are kept."""
+        weight = row.op.cost.weights[0]
+        return self.value(row, weight.bytes(self.formats)) / self.value(row, weight.elements)
+
+    def moved(self, row: Row) -> Array:
+        """Bytes a rank moves of a row in one layer."""
+        moved = self.value(row, row.op.cost.bytes_moved(self.formats))
+        return moved / (1 if row.op.split == "none" else self.layout.tp)
+
+    def _dtype(self, row: Row, kernel: str) -> str:
+        """The format that the device multiplies in: that of the weights where it has a peak for it, else the activations'."""
+        wide = "fp32" if self.formats.activations == "fp32" else "bf16"
+        if kernel not in ("gemm", "moe"):
+            return wide
+        stored = self.formats.matrix(row.op.cost.weights[0].role).name
+        return stored if stored in ("fp8", "int8") and stored in self.device.peak_flops_per_s else wide
+
+
+Shaped = tuple[str, dict[str, Array]]
+
+
+def _gemm(numbers: _Numbers, row: Row) -> Shaped:
+    sizes, tp = numbers.shape(row), numbers.layout.tp
+    shared = {"columns": "n", "rows": "k"}.get(row.op.split)
+    if shared:
+        sizes[shared] = np.maximum(sizes[shared] / tp, 1)
+    return "gemm", {**sizes, "stored": numbers.stored(row)}
+
+
+def _moe(numbers: _Numbers, row: Row) -> Shaped:
+    """A third of the class, which is three products: each has the class's FLOPs and bytes over three."""
+    sizes, layout = numbers.shape(row), numbers.layout
+    wide, narrow = np.maximum(sizes["hidden"], sizes["inter"]), np.minimum(sizes["hidden"], sizes["inter"])
+    one = np.ones_like(wide)
+    rest = {"tp": layout.tp / layout.ep * one, "ep": layout.ep * one, "skew": 0 * one, "stored": numbers.stored(row)}
+    return "moe", {**sizes, "hidden": wide, "inter": narrow, **rest}
+
+
+def _attention(numbers: _Numbers, row: Row) -> Shaped:
+    """Of single tokens or of many; where fewer pairs are seen than causally, as after a shorter (or negative) prefix."""
+    sizes, tokens = numbers.shape(row), float(numbers.tokens)
+    tp, batch = numbers.layout.tp, np.full(len(numbers.contexts), float(numbers.batch))
+    heads, kv_heads = np.maximum(sizes["heads"] / tp, 1), np.maximum(sizes["kv_heads"] / tp, 1)
+    seen = sizes["pairs"] / tokens
+    cache = np.full(len(batch), float(evaluate(numbers.formats.element("cache"), {}))) if _plain_cache(numbers) else None
+    kept = {"stored": cache} if cache is not None else {}
+    if row.op.algorithm == "absorbed":
+        rope = sizes["d_qk"] - sizes["d_v"]
+        return "mla_decode", {
+            "batch": batch, "context": seen, "heads": heads * tokens, "latent": sizes["d_v"], "rope": rope, **kept
+        }  # fmt: skip
+    width = (sizes["d_qk"] + sizes["d_v"]) / 2
+    common = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": width}
+    if numbers.tokens == 1:
+        return "decode_attention", {**common, "context": seen, **kept}
+    return "prefill_attention", {**common, "tokens": np.full(len(batch), tokens), "prefix": seen - (tokens + 1) / 2}
+
+
+def _plain_cache(numbers: _Numbers) -> bool:
+    return numbers.formats.cache != "fp8_ds_mla"
+
+
+def _scan(numbers: _Numbers, row: Row) -> Shaped:
+    flops = numbers.value(row, row.op.cost.flops) / numbers.layout.tp
+    return "scan", {"bytes": numbers.moved(row), "flops": flops, "tokens": np.full(len(flops), float(numbers.tokens))}
+
+
+def _memory(numbers: _Numbers, row: Row) -> Shaped:
+    return row.op.kernel or "memory", {"bytes": numbers.moved(row)}
+
+
+SHAPES: dict[str, Callable[[_Numbers, Row], Shaped]] = {
+    "gemm": _gemm, "moe": _moe, "attention": _attention, "scan": _scan, "memory": _memory, "norm": _memory,
+}  # fmt: skip
+"""How the numbers of a row become the sizes of its class."""
+
+
+def _merged(launches: Sequence[Launch]) -> Iterator[Launch]:
+    """Products one after another that read the same input run as one, side by side: each has its share of the columns."""
+
+    def together(launch: Launch) -> Any:
+        if launch.kernel != "gemm":
+            return id(launch)
+        return (launch.row.group, launch.row.block, launch.dtype, float(launch.sizes["m"][0]), float(launch.sizes["k"][0]))
+
+    for _, group in groupby(launches, together):
+        side_by_side = list(group)
+        if len(side_by_side) == 1:
+            yield side_by_side[0]
+            continue
+        columns = sum(launch.sizes["n"] for launch in side_by_side)
+        for launch in side_by_side:
+            yield replace(launch, share=float((launch.sizes["n"] / columns)[0]), sizes={**launch.sizes, "n": columns})
+
+
+def _all_reduces(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
+    """One for each block and layer whose last product leaves a sum in parts."""
+    numbers.device.given("link_bytes_per_s")
+    last = {(launch.row.group, launch.row.block): launch for launch in launches if launch.row.op.split == "rows"}
+    size = numbers.batch * numbers.tokens * width * float(evaluate(numbers.formats.element("activations"), {}))
+    for launch in last.values():
+        op = replace(launch.row.op, name="all_reduce", kind="collective")
+        sizes = {"ranks": np.full(len(numbers.contexts), float(numbers.layout.tp)), "bytes": np.full(len(numbers.contexts), size)}
+        yield Launch(replace(launch.row, op=op), "allreduce", "bf16", sizes, launch.times)
+
+
+def _by_class(launches: Sequence[Launch]) -> list[tuple[tuple[str, str], list[Launch]]]:
+    found: dict[tuple[str, str], list[Launch]] = {}
+    for launch in launches:
+        found.setdefault((launch.kernel, launch.dtype), []).append(launch)
+    return list(found.items())
+
+
+def _mean_weights(contexts: Array) -> Array:
+    """What each context counts in the mean over all between the first and the last (straight between)."""
+    if len(contexts) == 1:
+        return np.ones(1)
+    gaps = np.diff(contexts)
+    weights: Array = (np.concatenate([gaps, [0.0]]) + np.concatenate([[0.0], gaps])) / 2
+    return weights / weights.sum()
+
+
+@dataclass(frozen=True, eq=False)
+class _Kernels:
+    """All launches of one class in a pass, timed together."""
+
+    fit: Fit
+    launches: list[Launch]
+
+    def _sizes(self) -> dict[str, Array]:
+        names = self.launches[0].sizes
+        return {name: np.concatenate([launch.sizes[name] for launch in self.launches]) for name in names}
+
+    def ops(self, weights: Array) -> list[dict[str, Any]]:
+        """A dict a launch; `_key` tells which."""
+        sizes, kernel, peaks = self._sizes(), self.fit.kernel, self.fit.peaks
+        seconds = (self.fit.predict(sizes).reshape(len(self.launches), -1)) @ weights
+        work = kernel.work(sizes, peaks)
+        parts = {"compute": work.flops / peaks.flops_per_s, "memory": work.moved / peaks.memory_bytes_per_s}
+        shares = {name: part.reshape(len(self.launches), -1) @ weights for name, part in parts.items()}
+        state = "datasheet" if np.isinf(self.fit.lowest).any() else "calibrated"
+        return [self._op(launch, place, seconds[place], shares, state) for place, launch in enumerate(self.launches)]
+
+    def _op(self, launch: Launch, place: int, seconds: float, parts: dict[str, Array], state: str) -> dict[str, Any]:
+        share = launch.share / (3 if launch.kernel == "moe" else 1)
+        row, total = launch.row, float(seconds) * launch.times * share
+        return {
+            "group": row.group, "layers": row.layers, "block": row.block, "op": row.op.name, "kind": row.op.kind,
+            "kernel": launch.kernel, "dtype": launch.dtype, "calls": launch.times * share, "seconds": total,
+            "bound_by": _bound(launch.kernel, float(seconds), {name: float(part[place]) for name, part in parts.items()}),
+            "state": state, "_key": id(row.op),
+        }  # fmt: skip
+
+    def share(self, ops: Sequence[dict[str, Any]], whole_s: float) -> float:
+        """This class's share of a pass."""
+        key = (self.launches[0].kernel, self.launches[0].dtype)
+        return sum(op["seconds"] for op in ops if (op["kernel"], op["dtype"]) == key) / whole_s
+
+    def notes(self) -> Iterator[str]:
+        """What is guessed here, or beyond what was measured."""
+        name = f"{self.fit.kernel.name} in {self.launches[0].dtype}"
+        if np.isinf(self.fit.lowest).any():
+            yield f"{name}: not measured on this accelerator; its time is a guess from the datasheet, off by a factor of 2 at times"
+        elif self.fit.beyond(self._sizes()).any():
+            yield f"{name}: some shapes lie outside the measured range"
+
+
+def _bound(kernel: str, seconds: float, ideal: dict[str, float]) -> str:
+    """What takes longest at the datasheet's peaks; latency where that is less than a fifth of the time."""
+    if kernel == "allreduce":
+        return "link"
+    longest = max(ideal, key=lambda name: ideal[name])
+    return longest if ideal[longest] >= 0.2 * seconds else "latency"
