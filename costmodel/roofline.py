@@ -317,16 +317,16 @@ class _Numbers:
         if kernel not in SHAPES:
             raise CostModelError(f"no kernel class for row {'/'.join(row.path)} of kind {row.op.kind}")
         name, sizes = SHAPES[kernel](self, row)
-        if not all((size > 0).all() for size in (next(iter(sizes.values())),)):
+        if not next(iter(sizes.values())).all():
             return None
         return Launch(row, name, self._dtype(row, name), sizes, row.times)
 
     def value(self, row: Row, expr: Expr) -> Array:
         """An expression of a row at every context."""
-        known = {B: self.batch, T: self.tokens, **bound_values(row.binding, {B: self.batch, T: self.tokens})}
-        if S in expr.free_symbols:
-            return evaluate_arrays(expr, {**known, S: self.contexts})
-        return np.full(len(self.contexts), float(evaluate(expr, known)))
+        letters = {B: self.batch, T: self.tokens}
+        known = {**letters, S: self.contexts, **bound_values(row.binding, letters)}
+        varies = isinstance(known[S], np.ndarray) and S in expr.free_symbols
+        return evaluate_arrays(expr, known) if varies else np.full(len(self.contexts), float(evaluate(expr, known)))
 
     def shape(self, row: Row) -> dict[str, Array]:
         return {name: self.value(row, expr) for name, expr in row.op.shape}
@@ -372,10 +372,10 @@ def _moe(numbers: _Numbers, row: Row) -> Shaped:
 
 def _attention(numbers: _Numbers, row: Row) -> Shaped:
     """Of single tokens or of many; where fewer pairs are seen than causally, as after a shorter (or negative) prefix."""
-    sizes, tokens = numbers.shape(row), float(numbers.tokens)
-    tp, batch = numbers.layout.tp, np.full(len(numbers.contexts), float(numbers.batch))
+    sizes, tp = numbers.shape(row), numbers.layout.tp
+    batch, tokens = numbers.value(row, B), numbers.value(row, T)
     heads, kv_heads = np.maximum(sizes["heads"] / tp, 1), np.maximum(sizes["kv_heads"] / tp, 1)
-    seen = sizes["pairs"] / tokens
+    seen = sizes["pairs"] / np.maximum(tokens, 1)
     cache = np.full(len(batch), float(evaluate(numbers.formats.element("cache"), {}))) if _plain_cache(numbers) else None
     kept = {"stored": cache} if cache is not None else {}
     if row.op.algorithm == "absorbed":
@@ -385,9 +385,9 @@ def _attention(numbers: _Numbers, row: Row) -> Shaped:
         }  # fmt: skip
     width = (sizes["d_qk"] + sizes["d_v"]) / 2
     common = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": width}
-    if numbers.tokens == 1:
+    if tokens[0] == 1:
         return "decode_attention", {**common, "context": seen, **kept}
-    return "prefill_attention", {**common, "tokens": np.full(len(batch), tokens), "prefix": seen - (tokens + 1) / 2}
+    return "prefill_attention", {**common, "tokens": tokens, "prefix": seen - (tokens + 1) / 2}
 
 
 def _plain_cache(numbers: _Numbers) -> bool:
