@@ -151,6 +151,35 @@ def capacity(
 
 
 @app.command()
+def estimate(
+    model: ModelArgument,
+    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    devices: Annotated[int, typer.Option("--devices", "-d", help="How many of them.")] = 1,
+    tp: Annotated[int, typer.Option(help="Tensor-parallel ranks of a replica; all devices by default.")] = 0,
+    ep: Annotated[int, typer.Option(help="Ranks that experts are spread over, of those.")] = 1,
+    batch: BatchOption = 1,
+    prompt: Annotated[str, typer.Option(help="Tokens of each prompt: 4096, 128k.")] = "4096",
+    output: Annotated[str, typer.Option(help="Tokens of each output.")] = "1024",
+    precision: PrecisionOption = "bf16",
+    cache_precision: CacheOption = "bf16",
+    calibration: Annotated[str, typer.Option(help="A calibration's name or file; the accelerator's own by default.")] = "",
+    launch_us: Annotated[float, typer.Option(help="Microseconds of host time a kernel, where no graph captures them.")] = 0.0,
+    form: FormatOption = Format.table,
+) -> None:
+    """Estimate seconds: the first token, each further one, what bounds them, with an interval and every kernel's share."""
+    from costmodel.roofline import Parallel
+    from costmodel.roofline import estimate as time
+    from costmodel.summary import estimate_tables
+    from costmodel.units import parse_tokens
+
+    found = time(
+        model, on, devices, Parallel(tp=tp or devices, ep=ep), batch, parse_tokens(prompt), parse_tokens(output), precision,
+        cache_precision, calibration or None, launch_us * 1e-6,
+    )  # fmt: skip
+    emit(estimate_tables(found, by_quantity=form in (Format.table, Format.md)), form)
+
+
+@app.command()
 def diff(
     a: ModelArgument,
     b: ModelArgument,

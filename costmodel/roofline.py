@@ -256,7 +256,7 @@ class _Timer:
         seconds = float(pnorm(np.array(self.host[1] * device_s), np.array(host_s), OVERLAP)) if host_s else self.host[1] * device_s
         width = np.sqrt(sum((kernels.share(ops, device_s) * np.log(kernels.fit.spread)) ** 2 for kernels in timed))
         bound = "host" if host_s > device_s else max(BOUNDS, key=lambda b: sum(op["seconds"] for op in ops if op["bound_by"] == b))
-        guessed_share = sum(op["seconds"] for op in ops if op["state"] == "datasheet") / device_s
+        from_datasheet = sum(op["seconds"] for op in ops if op["state"] == "datasheet") / device_s
         order = {id(launch.row.op): place for place, launch in enumerate(launches)}
         ops.sort(key=lambda op: order[op.pop("_key")])
         for op in ops:
@@ -264,7 +264,7 @@ class _Timer:
         notes = tuple(dict.fromkeys(note for kernels in timed for note in kernels.notes()))
         return PassTime(
             seconds, seconds / float(np.exp(width)), seconds * float(np.exp(width)), device_s, host_s, bound,
-            guessed_share <= MINOR, tuple(ops), notes,
+            from_datasheet <= MINOR, tuple(ops), notes,
         )  # fmt: skip
 
     # rows as kernels
@@ -317,7 +317,7 @@ class _Numbers:
         if kernel not in SHAPES:
             raise CostModelError(f"no kernel class for row {'/'.join(row.path)} of kind {row.op.kind}")
         name, sizes = SHAPES[kernel](self, row)
-        if not next(iter(sizes.values())).all():
+        if not next(iter(sizes.values())).all() or not self.moved(row).all():
             return None
         return Launch(row, name, self._dtype(row, name), sizes, row.times)
 
@@ -366,7 +366,7 @@ def _moe(numbers: _Numbers, row: Row) -> Shaped:
     sizes, layout = numbers.shape(row), numbers.layout
     wide, narrow = np.maximum(sizes["hidden"], sizes["inter"]), np.minimum(sizes["hidden"], sizes["inter"])
     one = np.ones_like(wide)
-    rest = {"tp": layout.tp / layout.ep * one, "ep": layout.ep * one, "skew": 0 * one, "stored": numbers.stored(row)}
+    rest = {"tp": layout.tp / layout.ep * one, "ep": layout.ep * one, "skew": np.zeros_like(one), "stored": numbers.stored(row)}
     return "moe", {**sizes, "hidden": wide, "inter": narrow, **rest}
 
 
@@ -451,7 +451,7 @@ def _mean_weights(contexts: Array) -> Array:
         return np.ones(1)
     gaps = np.diff(contexts)
     weights: Array = (np.concatenate([gaps, [0.0]]) + np.concatenate([[0.0], gaps])) / 2
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -488,7 +488,7 @@ class _Kernels:
     def share(self, ops: Sequence[dict[str, Any]], whole_s: float) -> float:
         """This class's share of a pass."""
         key = (self.launches[0].kernel, self.launches[0].dtype)
-        return sum(op["seconds"] for op in ops if (op["kernel"], op["dtype"]) == key) / whole_s
+        return float(sum(op["seconds"] for op in ops if (op["kernel"], op["dtype"]) == key) / whole_s)
 
     def notes(self) -> Iterator[str]:
         """What is guessed here, or beyond what was measured."""

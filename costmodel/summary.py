@@ -16,6 +16,7 @@ from costmodel.hardware import Accelerator
 from costmodel.importers import Imported
 from costmodel.importers.stored import StoredSize
 from costmodel.memory import LADDER, capacity_rows
+from costmodel.roofline import Estimate
 from costmodel.tables import Table
 from costmodel.units import workload
 from costmodel.workload import Pass, Phase, Role
@@ -132,6 +133,38 @@ def capacity_table(
     if by_quantity:
         rows = _by_quantity(rows, HELD)
     return Table("capacity", title, rows, row_units=HELD, remarks=(*notes, formats, *CAPACITY_REMARKS))
+
+
+ESTIMATED = {
+    "ttft_s": "s", "ttft_low_s": "s", "ttft_high_s": "s", "tpot_s": "s", "tpot_low_s": "s", "tpot_high_s": "s",
+    "output_tokens_per_s_per_device": "tokens/s", "bound_by": "", "state": "", "weight_bytes": "bytes", "cache_bytes": "bytes",
+    "memory_bytes": "bytes", "fits": "",
+}  # fmt: skip
+"""What `estimate` answers, with its unit."""
+ESTIMATE_REMARKS = (
+    "TTFT: the prefill of all prompts, without a queue; TPOT: the mean decode step; low and high: what should hold 90 %",
+    "kernels as captured in graphs, nothing in the cache from a call before; --launch-us adds an eager server's host",
+)
+
+
+def estimate_tables(found: Estimate, *, by_quantity: bool = True) -> list[Table]:
+    """What `costmodel estimate` answers: the times, and the ledger rows that they sum."""
+    (ttft_low, ttft_high), (tpot_low, tpot_high) = (found.interval.get(name, (None, None)) for name in ("ttft_s", "tpot_s"))
+    values: dict[str, Any] = {
+        "ttft_s": found.ttft_s, "ttft_low_s": ttft_low, "ttft_high_s": ttft_high,
+        "tpot_s": found.tpot_s, "tpot_low_s": tpot_low, "tpot_high_s": tpot_high,
+        "output_tokens_per_s_per_device": found.output_tokens_per_s_per_device, "bound_by": found.bound_by, "state": found.state,
+        "weight_bytes": found.memory.weight_bytes, "cache_bytes": found.memory.cache_bytes,
+        "memory_bytes": found.memory.memory_bytes, "fits": found.memory.fits,
+    }  # fmt: skip
+    layout = f"tp {found.parallel.tp}" + (f", ep {found.parallel.ep}" if found.parallel.ep > 1 else "")
+    title = (
+        f"{found.model} on {found.devices:,} x {found.accelerator} ({layout}), {workload(found.batch, found.prompt)} "
+        f"and {found.output:,} of output each"
+    )
+    rows = [{"quantity": name, found.model: value} for name, value in values.items()] if by_quantity else [values]
+    first = Table("estimate", title, rows, row_units=ESTIMATED if by_quantity else {}, remarks=(*found.notes, *ESTIMATE_REMARKS))
+    return [first, Table("ops", "Where the time goes", found.ops_rows, {"seconds": "s", "share": "share"})]
 
 
 def _by_quantity(rows: list[dict[str, Any]], quantities: Iterable[str]) -> list[dict[str, Any]]:

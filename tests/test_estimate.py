@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,7 +97,7 @@ def test_shapes_are_those_of_the_ledger() -> None:
     }
     model = cm.load("llama-3.1-8b")
     rows = model._rows(Options(), Phase.PREFILL)
-    numbers = _Numbers(3, 700, __import__("numpy").array([700.0]), cm.Precision(), cm.Parallel(), PLAIN)
+    numbers = _Numbers(3, 700, np.array([700.0]), cm.Precision(), cm.Parallel(), PLAIN)
     flops = 0.0
     for row in rows:
         launch = numbers.launch(row)
