@@ -366,7 +366,12 @@ def _moe(numbers: _Numbers, row: Row) -> Shaped:
     sizes, layout = numbers.shape(row), numbers.layout
     wide, narrow = np.maximum(sizes["hidden"], sizes["inter"]), np.minimum(sizes["hidden"], sizes["inter"])
     one = np.ones_like(wide)
-    rest = {"tp": layout.tp / layout.ep * one, "ep": layout.ep * one, "skew": np.zeros_like(one), "stored": numbers.stored(row)}
+    rest = {
+        "tp": layout.tp / layout.ep * one,
+        "ep": float(layout.ep) * one,
+        "skew": np.zeros_like(one),
+        "stored": numbers.stored(row),
+    }
     return "moe", {**sizes, "hidden": wide, "inter": narrow, **rest}
 
 
@@ -431,7 +436,7 @@ def _all_reduces(launches: Sequence[Launch], numbers: _Numbers, width: int) -> I
     """One for each block and layer whose last product leaves a sum in parts."""
     numbers.device.given("link_bytes_per_s")
     last = {(launch.row.group, launch.row.block): launch for launch in launches if launch.row.op.split == "rows"}
-    size = numbers.batch * numbers.tokens * width * float(evaluate(numbers.formats.element("activations"), {}))
+    size = float(numbers.batch * numbers.tokens * width) * float(evaluate(numbers.formats.element("activations"), {}))
     for launch in last.values():
         op = replace(launch.row.op, name="all_reduce", kind="collective")
         sizes = {"ranks": np.full(len(numbers.contexts), float(numbers.layout.tp)), "bytes": np.full(len(numbers.contexts), size)}

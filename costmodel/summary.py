@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import shorten
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from costmodel.architecture import Architecture
 from costmodel.catalog import Source, accelerator, accelerators
@@ -16,10 +16,12 @@ from costmodel.hardware import Accelerator
 from costmodel.importers import Imported
 from costmodel.importers.stored import StoredSize
 from costmodel.memory import LADDER, capacity_rows
-from costmodel.roofline import Estimate
 from costmodel.tables import Table
 from costmodel.units import workload
 from costmodel.workload import Pass, Phase, Role
+
+if TYPE_CHECKING:
+    from costmodel.roofline import Estimate
 
 COMPARISON_REMARKS = (
     "cache_bytes is what must be kept (theory); cache_bytes_engine what a paged server reserves: pages of 16 tokens, "

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel.calibration.fit import Fit, Scores, fit
@@ -87,6 +86,8 @@ def read_table(
 
 def _merged(points: Array, seconds: Array) -> tuple[Array, Array]:
     """Each shape once, in the order they came, with the median of its times: no shape is both fitted and scored."""
+    import pandas as pd
+
     order = pd.DataFrame(points).groupby(list(range(points.shape[1])), sort=False)
     times = pd.Series(seconds).groupby(order.ngroup()).median()
     return points[order.head(1).index], np.asarray(times, dtype=np.float64)
