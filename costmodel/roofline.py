@@ -427,7 +427,7 @@ def _merged(launches: Sequence[Launch]) -> Iterator[Launch]:
         if len(side_by_side) == 1:
             yield side_by_side[0]
             continue
-        columns = sum(launch.sizes["n"] for launch in side_by_side)
+        columns = np.sum([launch.sizes["n"] for launch in side_by_side], axis=0)
         for launch in side_by_side:
             yield replace(launch, share=float((launch.sizes["n"] / columns)[0]), sizes={**launch.sizes, "n": columns})
 
