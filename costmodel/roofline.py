@@ -43,6 +43,8 @@ DECODE_POINTS = 9
 """Contexts at which decode steps are timed; between them time is taken as straight."""
 MINOR = 0.05
 """Share of a pass below which a guessed class leaves the whole calibrated."""
+LENDER = "h100-sxm"
+"""Whose fractions of the datasheet an accelerator takes that nobody measured."""
 OVERLAP = 4.0
 """How sharply the slower of device and host decides (pnorm)."""
 BOUNDS = ("compute", "memory", "latency", "link")
@@ -279,13 +281,13 @@ class _Timer:
             yield from _all_reduces(launches, numbers, self.model.hidden_size)
 
     def _fit(self, kernel: str, dtype: str) -> Fit:
-        """The class as it was measured on this device, cold; else with its fractions for another format, else a guess."""
-        classes = self.calibration.classes if self.calibration else ()
-        exact = next((known for known in classes if (known.kernel, known.dtype) == (kernel, dtype)), None)
-        if exact and self.calibration:
+        """The class as it was measured on this device, cold; else with fractions of another format or device, or a guess."""
+        own = self.calibration.classes if self.calibration else ()
+        if self.calibration and any((known.kernel, known.dtype) == (kernel, dtype) for known in own):
             return _measured(self.calibration, kernel, dtype, self.device)
-        other = next((known for known in classes if known.kernel == kernel), None)
-        return guessed(kernel_class(kernel), Peaks.of(self.device, dtype), other.parameters if other else None).cold()
+        known = [measured for measured in (*own, *_shipped(LENDER).classes) if measured.kernel == kernel]
+        known.sort(key=lambda measured: measured.dtype != dtype)  # stable: this device's first
+        return guessed(kernel_class(kernel), Peaks.of(self.device, dtype), known[0].parameters if known else None).cold()
 
 
 @lru_cache(maxsize=256)

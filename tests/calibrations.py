@@ -14,8 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import costmodel as cm
-from costmodel.calibration.store import Calibration, as_json, calibrated_class
-from costmodel.calibration.tables import TableFit, fit_table, read_table
+from costmodel.calibration.fit import Scores, guessed
+from costmodel.calibration.store import Calibration, as_json, calibrated_class, read_calibration
+from costmodel.calibration.tables import Measured, TableFit, fit_table, read_table
+from costmodel.catalog import calibration_file
 from costmodel.kernels import Peaks
 
 SHIPPED = Path(__file__).parents[1] / "presets" / "calibrations"
@@ -39,13 +41,16 @@ class Measurement:
         """Who measured it."""
         return f"{self.table}, {AICONFIGURATOR if self.table.startswith('aiconfigurator') else VIDUR}"
 
-    def fit(self, folder: Path, seed: int = 0, points: int | None = None) -> TableFit:
-        """Its fit to chosen rows, and the scores of the others."""
-        device = cm.accelerator(self.device)
+    def read(self, folder: Path) -> Measured:
+        """All its points."""
         with TemporaryDirectory() as scratch:
             path = _plain(folder / f"{self.table}.csv", self.kernel, Path(scratch) / "table.csv")
-            measured = read_table(path, self.kernel, device, self.dtype, "ms")
-        return fit_table(measured, Peaks.of(device, self.dtype), points or self.points, seed)
+            return read_table(path, self.kernel, cm.accelerator(self.device), self.dtype, "ms")
+
+    def fit(self, folder: Path, seed: int = 0, points: int | None = None) -> TableFit:
+        """Its fit to chosen rows, and the scores of the others."""
+        peaks = Peaks.of(cm.accelerator(self.device), self.dtype)
+        return fit_table(self.read(folder), peaks, points or self.points, seed)
 
 
 def _measurements() -> Iterator[Measurement]:
@@ -111,8 +116,28 @@ def shipped(device: str, folder: Path) -> Calibration:
     return Calibration(name=device, accelerator=device, classes=classes, notes=NOTES)
 
 
-def main(folder: str) -> None:
-    """Writes every shipped calibration of a device that nobody here owns."""
+LENDERS = {"a100-80gb": "h100-sxm", "h100-sxm": "a100-80gb"}
+
+
+def transferred(folder: Path) -> Iterator[tuple[Measurement, Scores]]:
+    """Every point of a device by the fractions that were fitted on the other; coverage is of the guess's factor."""
+    for wanted in MEASUREMENTS:
+        lent = read_calibration(calibration_file(LENDERS[wanted.device])).classes
+        match = [known for known in lent if (known.kernel, known.dtype) == (wanted.kernel, wanted.dtype)]
+        if match:
+            measured, peaks = wanted.read(folder), Peaks.of(cm.accelerator(wanted.device), wanted.dtype)
+            yield wanted, guessed(measured.kernel, peaks, match[0].parameters).score(measured.shape, measured.seconds)
+
+
+def main(folder: str, what: str = "write") -> None:
+    """Writes every shipped calibration of a device that nobody here owns; `transfer` prints what the other's fractions say."""
+    if what == "transfer":
+        for wanted, scores in transferred(Path(folder)):
+            error = (
+                f"{scores.median:.0%} / {scores.p90:.0%}, bias {scores.bias:+.0%}, within 2x {scores.coverage:.0%} of {scores.n:,}"
+            )
+            sys.stdout.write(f"{wanted.device} {wanted.kernel}: {error}\n")
+        return
     for device in dict.fromkeys(measurement.device for measurement in MEASUREMENTS):
         (SHIPPED / f"{device}.json").write_text(as_json(shipped(device, Path(folder))), encoding="utf-8")
 

@@ -278,3 +278,10 @@ def test_published_tables_come_out(wanted: shipped.Measurement) -> None:
     median, p90 = BARS.get((wanted.device, wanted.kernel, wanted.dtype), (0.35, 0.35))
     assert found.scores.median < median
     assert found.scores.p90 < p90
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published tables are not here")
+def test_a_guess_is_mostly_within_its_factor() -> None:
+    for wanted, scores in shipped.transferred(SHARED):
+        assert scores.coverage is not None
+        assert scores.coverage > 0.85, (wanted.device, wanted.kernel)
