@@ -67,6 +67,7 @@ _HOME = {
         "ShortConv",
         "TokenMixing",
     ),
+    "calibration.own": ("calibrate",),
     "catalog": ("accelerator", "accelerators", "load", "presets"),
     "comparison": ("compare", "diff"),
     "crossings": ("crossover", "largest"),
@@ -80,6 +81,7 @@ _HOME = {
     "reporting": ("report",),
     "roofline": ("Estimate", "Parallel", "estimate"),
     "towers": ("Projector", "VisionTower"),
+    "validation": ("Validation", "validate"),
     "workload": ("Precision",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -120,9 +122,11 @@ __all__ = [
     "ShortConv",
     "TokenMixing",
     "UnsupportedArchitecture",
+    "Validation",
     "VisionTower",
     "accelerator",
     "accelerators",
+    "calibrate",
     "capacity",
     "compare",
     "crossover",
@@ -133,6 +137,7 @@ __all__ = [
     "load",
     "presets",
     "report",
+    "validate",
 ]  # fmt: skip
 
 

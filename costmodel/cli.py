@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from costmodel.errors import CostModelError, excerpt, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from costmodel.tables import Table
 
@@ -279,7 +280,7 @@ def import_(
 ) -> None:
     """Import a config.json or GGUF file: which fields were used, ignored and assumed, the parameters, and the size of the files."""
     from costmodel.catalog import as_toml, import_config
-    from costmodel.reporting import write_text
+    from costmodel.files import write_text
     from costmodel.summary import import_tables
 
     imported = import_config(config)
@@ -292,29 +293,90 @@ def import_(
 
 @app.command()
 def calibrate(
-    table: Annotated[Path, typer.Option(help="A CSV file of measured kernels, one row a point; see docs/calibration.md.")],
-    kind: Annotated[str, typer.Option(help="Its class: gemm, prefill_attention, decode_attention, moe or allreduce.")],
-    on: Annotated[str, typer.Option("--accelerator", "-a", help="What it was measured on (see `costmodel accelerators`).")],
-    points: Annotated[int, typer.Option(help="Rows to fit; all the others are scored.")] = 40,
-    seed: Annotated[int, typer.Option(help="Which point the choice of rows starts at.")] = 0,
-    dtype: Annotated[str, typer.Option(help="Format of its operands: fp32, bf16, fp8 ...")] = "bf16",
-    time_unit: Annotated[str, typer.Option(help="Unit of its times: s, ms, us or ns.")] = "s",
-    where: Annotated[list[str] | None, typer.Option(help="Keep the rows whose column has this text: COLUMN=TEXT.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The calibration file to write (JSON).")] = None,
+    device: Annotated[str, typer.Option(help="What to measure here: cpu or cuda (cuda:1 ...).")] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer points: a minute, not several.")] = False,
+    table: Annotated[Path | None, typer.Option(help="Fit this CSV file of measured kernels instead, one row a point.")] = None,
+    kind: Annotated[str, typer.Option(help="The table's class: gemm, prefill_attention, decode_attention, moe or allreduce.")] = "",
+    on: Annotated[str, typer.Option("--accelerator", "-a", help="Whose peaks (see `costmodel accelerators`); needed for a table.")] = "",
+    points: Annotated[int, typer.Option(help="Rows of a table to fit; all the others are scored.")] = 40,
+    seed: Annotated[int, typer.Option(help="Which point the choice of rows, or of shapes, starts at.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Format of the operands: fp32, bf16 ...; fp32 on a CPU, else bf16.")] = "",
+    time_unit: Annotated[str, typer.Option(help="Unit of a table's times: s, ms, us or ns.")] = "s",
+    where: Annotated[list[str] | None, typer.Option(help="Keep a table's rows whose column has this text: COLUMN=TEXT.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The calibration file to write (JSON); calibration.json if measured here.")
+    ] = None,
     form: FormatOption = Format.table,
 ) -> None:
-    """Fit a class of kernels to chosen rows of a measured table, and score it on all the others."""
+    """Measure small kernels on this machine, or take a table of them; fit every class, and score it on points not fitted."""
     from costmodel.calibration.report import fit_file, scores_tables
     from costmodel.calibration.store import as_json
     from costmodel.catalog import accelerator
-    from costmodel.reporting import write_text
+    from costmodel.files import write_text
 
-    fitted = fit_file(table, kind, accelerator(on), points, seed, dtype, time_unit, where or ())
-    if out is not None:
-        write_text(out, as_json(fitted))
+    if table is None:
+        if kind or where:
+            raise CostModelError("--kind and --where are of a table; give --table FILE.csv, or leave them out to measure here")
+        from costmodel.calibration.own import calibrate as measure
+
+        written = out or Path("calibration.json")
+        with _interruptible(f"the samples are in {shown(str(written))[1:-1]}.part; run the same command to go on"), _bar() as follow:
+            fitted = measure(device, on or None, quick, dtype, seed, written, follow)
+    else:
+        if not kind or not on:
+            raise CostModelError("a table needs --kind and --accelerator; see docs/calibration.md")
+        written = out
+        fitted = fit_file(table, kind, accelerator(on), points, seed, dtype or "bf16", time_unit, where or ())
+        if out is not None:
+            write_text(out, as_json(fitted))
     emit(scores_tables(fitted), form)
-    if out is not None:
-        sys.stderr.write(f"wrote {shown(str(out))[1:-1]}\n")
+    note(fitted.notes if fitted.machine else ())
+    if written is not None:
+        sys.stderr.write(f"wrote {shown(str(written))[1:-1]}\n")
+
+
+@app.command()
+def validate(
+    device: Annotated[str, typer.Option(help="What to run on: cpu or cuda (cuda:1 ...).")] = "cpu",
+    calibration: Annotated[str, typer.Option(help="A calibration's name or file; by default kernels are measured beside.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer points and layers: a minute.")] = False,
+    on: Annotated[str, typer.Option("--accelerator", "-a", help="Whose peaks; by default the device's own name.")] = "",
+    seed: Annotated[int, typer.Option(help="Which shapes of kernels are measured.")] = 0,
+    form: FormatOption = Format.table,
+) -> None:
+    """Run small torch layers (Llama-like, MLA with experts, Gated DeltaNet) beside their predictions, and print both."""
+    from costmodel.calibration.store import read_calibration
+    from costmodel.catalog import calibration_file
+    from costmodel.summary import validation_tables
+    from costmodel.validation import validate as run
+
+    known = read_calibration(calibration_file(calibration)) if calibration else None
+    with _interruptible("nothing was kept"), _bar() as follow:
+        found = run(device, on or None, known, quick, seed, follow)
+    emit(validation_tables(found), form)
+
+
+@contextmanager
+def _interruptible(left: str) -> Iterator[None]:
+    """Ends an interrupt with a line that says what is left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted: {left}\n")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("measuring", total=None)
+        yield lambda taken, expected: progress.update(task, completed=taken, total=expected)
 
 
 @app.command()

@@ -87,6 +87,10 @@ class KernelClass:
     seconds: Callable[[Shape, Peaks, Fitted], Array]
     features: Callable[[Shape], tuple[Array, ...]]
     """What tells one shape from another, as sizes whose logarithms have distances."""
+    instead: str = ""
+    """The wider class that a device's time is taken from where this one was not measured on it."""
+    on_cpu: tuple[str, ...] = ()
+    """Parameters that only a CPU asks for."""
 
     def roofline(self, shape: Shape, peaks: Peaks) -> Array:
         """Seconds at the datasheet's peaks with perfect overlap: no kernel can be faster once its data lie in memory."""
@@ -115,6 +119,14 @@ PARAMETERS: dict[str, Parameter] = {
     "kv_head": Parameter(1e-6, 1e-9, 1e-4, "seconds a sequence and key/value head, over the compute units"),
     "head": Parameter(1e-7, 1e-10, 1e-5, "seconds a sequence and query head, over the compute units"),
     "split": Parameter(1e-8, 1e-11, 1e-6, "seconds a root of a token: a context is split, and merged, at the best number of parts"),
+    "half_m": Parameter(4.0, 0.01, 300.0, "rows at which a CPU's product reaches half of eta_c"),
+    "half_n": Parameter(8.0, 0.01, 1000.0, "columns at which it does"),
+    "half_k": Parameter(8.0, 0.01, 1000.0, "depth at which it does"),
+    "pack": Parameter(1e-10, 1e-13, 3e-9, "seconds an element of weights that is packed for a product of more than one row"),
+    "touch": Parameter(5e-5, 1e-6, 1e-3, "seconds each expert touched adds: its rows are found, gathered and added back"),
+    "small_ops": Parameter(5e-5, 1e-6, 2e-3, "seconds of the small operations that an eager kernel is made of"),
+    "eager": Parameter(3.0, 0.05, 300.0, "times its bytes are moved beside, between those operations"),
+    "query": Parameter(1e-9, 1e-12, 1e-6, "seconds a score: a query and a key of one head"),
     "padding": Parameter(30.0, 0.5, 130.0, "rows that tiles add for each expert touched"),
     "expert": Parameter(1e-7, 1e-10, 1e-5, "seconds an expert held"),
     "permute": Parameter(1.0, 0.05, 20.0, "times the rows' bytes are moved beside the products"),
@@ -161,7 +173,32 @@ def _gemm_work(x: Shape, peaks: Peaks) -> Work:
 
 def _gemm(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     quantised = q["quantise"] * x["m"] * x["k"] if "quantise" in q else 0.0
-    return q["t0"] + _roof(_gemm_work(x, peaks), peaks, q) + quantised
+    packed = q["pack"] * x["n"] * x["k"] if "pack" in q else 0.0
+    return q["t0"] + _roof(_gemm_work(x, peaks), peaks, q, _filled(x, q)) + quantised + packed
+
+
+def _filled(x: Shape, q: Fitted) -> Any:
+    """How much of its best rate a product reaches on a CPU, by the rows, columns and depth it has."""
+    if "half_n" not in q:
+        return 1.0
+    return (x["m"] / (x["m"] + q["half_m"])) * (x["n"] / (x["n"] + q["half_n"])) * (x["k"] / (x["k"] + q["half_k"]))
+
+
+def _gemv_work(x: Shape, peaks: Peaks) -> Work:
+    return _gemm_work({**x, "m": np.ones_like(x["n"])}, peaks)
+
+
+def _gemv(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    return q["t0"] + _roof(_gemv_work(x, peaks), peaks, q)
+
+
+def _bmm_work(x: Shape, peaks: Peaks) -> Work:
+    b, m, n, k = x["b"], x["m"], x["n"], x["k"]
+    return Work(2 * b * m * n * k, peaks.element_bytes * b * (m * k + n * k + m * n))
+
+
+def _bmm(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    return q["t0"] + _roof(_bmm_work(x, peaks), peaks, q, _filled(x, q))
 
 
 def _prefill_work(x: Shape, peaks: Peaks) -> Work:
@@ -175,7 +212,9 @@ def _prefill(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     units = x["batch"] * x["heads"] * np.ceil(x["tokens"] / TILE)
     filled = units / (np.ceil(units / peaks.units) * peaks.units)
     efficiency = context / (context + q["half_context"]) * filled ** q["wave"]
-    return q["t0"] + _roof(_prefill_work(x, peaks), peaks, q, efficiency) + q["unit"] * units / peaks.units
+    work = _prefill_work(x, peaks)
+    scored = q["query"] * work.flops / (4 * x["head_dim"]) if "query" in q else 0.0
+    return q["t0"] + _roof(work, peaks, q, efficiency) + q["unit"] * units / peaks.units + scored
 
 
 def _decode_work(x: Shape, peaks: Peaks) -> Work:
@@ -186,7 +225,8 @@ def _decode_work(x: Shape, peaks: Peaks) -> Work:
 
 def _decode(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     launched = x["batch"] * (x["kv_heads"] * q["kv_head"] + x["heads"] * q["head"]) / peaks.units
-    return q["t0"] + _roof(_decode_work(x, peaks), peaks, q) + launched + q["split"] * np.sqrt(x["context"])
+    scored = q["query"] * x["batch"] * x["heads"] * x["context"] if "query" in q else 0.0
+    return q["t0"] + _roof(_decode_work(x, peaks), peaks, q) + launched + q["split"] * np.sqrt(x["context"]) + scored
 
 
 def _mla_work(x: Shape, peaks: Peaks) -> Work:
@@ -214,7 +254,9 @@ def _scan_work(x: Shape, peaks: Peaks) -> Work:
 
 
 def _scan(x: Shape, peaks: Peaks, q: Fitted) -> Array:
-    return q["t0"] + q["chunk"] * np.ceil(x["tokens"] / CHUNK) + _roof(_scan_work(x, peaks), peaks, {**q, "p": 1.0})
+    work = _scan_work(x, peaks)
+    beside = q["small_ops"] + q["eager"] * work.moved / peaks.memory_bytes_per_s if "small_ops" in q else 0.0
+    return q["t0"] + q["chunk"] * np.ceil(x["tokens"] / CHUNK) + _roof(work, peaks, {**q, "p": 1.0}) + beside
 
 
 def _touched(x: Shape, spread: float) -> Array:
@@ -236,6 +278,11 @@ def _moe(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     rows = x["tokens"] * x["topk"] / x["ep"]
     permuted = peaks.element_bytes * 4 * rows * (x["hidden"] + x["inter"] / x["tp"])
     beside = q["permute"] * permuted / (q["eta_m"] * peaks.memory_bytes_per_s)
+    if "touch" in q:
+        touched = _touched(x, q["spread"])
+        each = rows / touched
+        beside = beside + touched * (q["touch"] + 3 * q["pack"] * x["hidden"] * x["inter"] * each / (each + 1))
+        return q["t0"] + _roof(work, peaks, q, each / (each + q["half_m"])) + beside + q["expert"] * x["experts"]
     return q["t0"] + _roof(work, peaks, q) + beside + q["expert"] * x["experts"] / x["ep"]
 
 
@@ -256,18 +303,27 @@ CLASSES: dict[str, KernelClass] = {
     for kernel in (
         KernelClass(
             "gemm", "matrix product", ("m", "n", "k"), (*FORM, "cache_gain"), _gemm_work, _gemm,
-            lambda x: (x["m"], x["n"], x["k"]),
+            lambda x: (x["m"], x["n"], x["k"]), on_cpu=("half_m", "half_n", "half_k", "pack"),
+        ),
+        KernelClass(
+            "gemv", "matrix product of one row", ("n", "k"), (*FORM, "cache_gain"), _gemv_work, _gemv,
+            lambda x: (x["n"], x["k"]), instead="gemm",
+        ),
+        KernelClass(
+            "bmm", "batched products of activations", ("b", "m", "n", "k"), (*FORM, "cache_gain"), _bmm_work, _bmm,
+            lambda x: (x["b"], x["m"], x["n"], x["k"]), instead="scan", on_cpu=("half_m", "half_n", "half_k"),
         ),
         KernelClass(
             "prefill_attention", "causal attention of a prompt",
             ("batch", "tokens", "heads", "kv_heads", "head_dim", "prefix"),
             (*FORM, "cache_gain", "half_context", "unit", "wave"), _prefill_work, _prefill,
             lambda x: (x["batch"], x["tokens"], x["heads"], x["kv_heads"], x["head_dim"], x["tokens"] + x["prefix"]),
+            on_cpu=("query",),
         ),
         KernelClass(
             "decode_attention", "attention of one new token a sequence", ("batch", "context", "heads", "kv_heads", "head_dim"),
             (*FORM, "cache_gain", "kv_head", "head", "split"), _decode_work, _decode,
-            lambda x: (x["batch"], x["heads"], x["kv_heads"], x["head_dim"], x["context"]),
+            lambda x: (x["batch"], x["heads"], x["kv_heads"], x["head_dim"], x["context"]), on_cpu=("query",),
         ),
         KernelClass(
             "mla_decode", "absorbed latent attention of one new token a sequence", ("batch", "context", "heads", "latent", "rope"),
@@ -278,9 +334,27 @@ CLASSES: dict[str, KernelClass] = {
             "scan", "recurrences over tokens, in chunks or single steps, and scores of an indexer", ("flops", "bytes", "tokens"),
             ("t0", "eta_c", "eta_m", "chunk"), _scan_work, _scan, lambda x: (x["flops"], x["bytes"], x["tokens"]),
         ),
+        *(
+            KernelClass(name, title, ("flops", "bytes", "tokens"), parameters, _scan_work, _scan,
+                        lambda x: (x["flops"], x["bytes"], x["tokens"]), instead="scan", on_cpu=("small_ops", "eager"))
+            for name, title, parameters in (
+                ("gdn_chunked", "gated delta rule in chunks", ("t0", "eta_c", "eta_m", "chunk")),
+                ("gdn_step", "gated delta rule, one token", ("t0", "eta_c", "eta_m", "chunk")),
+                ("ssd_chunked", "state-space duality in chunks", ("t0", "eta_c", "eta_m", "chunk")),
+                ("ssd_step", "state-space duality, one token", ("t0", "eta_c", "eta_m", "chunk")),
+            )
+        ),
         KernelClass(
             "memory", "activations, rope, gathers, copies, convolutions, states: whatever memory bounds", ("bytes",),
             ("t0", "eta_m", "cache_gain"), _memory_work, _memory, lambda x: (x["bytes"],),
+        ),
+        *(
+            KernelClass(name, title, ("bytes",), ("t0", "eta_m", "cache_gain"), _memory_work, _memory,
+                        lambda x: (x["bytes"],), instead="memory")
+            for name, title in (
+                ("softmax", "softmax of rows"), ("gate", "activations, with a gate or without"), ("rope", "rotary embedding"),
+                ("gather", "rows looked up in a table"), ("conv", "causal depthwise convolution"),
+            )
         ),
         KernelClass(
             "norm", "norms: rows that are read, reduced and scaled", ("bytes",),

@@ -96,9 +96,9 @@ def attend(
     return Op(name, "attend", cost, algorithm, kernel="attention", shape=shape)
 
 
-def scan(name: str, flops: Expr, kept: tuple[Kept, ...], *, moved: Expr, algorithm: str = "") -> Op:
+def scan(name: str, flops: Expr, kept: tuple[Kept, ...], *, moved: Expr, algorithm: str = "", kernel: str = "") -> Op:
     """A recurrence over tokens on kept state: `flops` on the state, `moved` activation elements in and out."""
-    return Op(name, "scan", Cost(flops=flops, activations=moved, kept=kept), algorithm)
+    return Op(name, "scan", Cost(flops=flops, activations=moved, kept=kept), algorithm, kernel=kernel)
 
 
 def conv(name: str, channels: Expr, kernel: Expr, kept: tuple[Kept, ...], *, bias: bool = False) -> Op:
@@ -123,7 +123,7 @@ def gather(name: str, rows: Expr, width: Expr, *, role: str = "embeddings", acti
 
 def vector(
     name: str, elements: Expr, operations: int, *, moved: Expr | None = None, weights: tuple[Weight, ...] = (),
-    kept: tuple[Kept, ...] = (), algorithm: str = "",
+    kept: tuple[Kept, ...] = (), algorithm: str = "", kernel: str = "",
 ) -> Op:  # fmt: skip
     """An element-wise or row-wise op: `operations` on each element, out of the FLOP headline.
 
@@ -132,7 +132,7 @@ def vector(
     """
     activations = TWO * elements if moved is None else moved
     cost = Cost(vector_flops=operations * elements, activations=activations, weights=weights, kept=kept)
-    return Op(name, "vector", cost, algorithm)
+    return Op(name, "vector", cost, algorithm, kernel=kernel)
 
 
 def norm(

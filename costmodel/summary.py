@@ -22,6 +22,7 @@ from costmodel.workload import Pass, Phase, Role
 
 if TYPE_CHECKING:
     from costmodel.roofline import Estimate
+    from costmodel.validation import Validation
 
 COMPARISON_REMARKS = (
     "cache_bytes is what must be kept (theory); cache_bytes_engine what a paged server reserves: pages of 16 tokens, "
@@ -413,3 +414,18 @@ def _leaves(tree: dict[str, Any], within: str = "") -> Iterator[tuple[str, str]]
             yield from _leaves(value, f"{within}{name}.")
         else:
             yield f"{within}{name}", "none" if value is None else f"{value:,}" if type(value) is int else str(value)
+
+
+def validation_tables(found: Validation) -> list[Table]:
+    """Each layer's seconds, predicted and measured, and the errors of both phases."""
+    units = {"predicted_s": "s", "measured_s": "s", "error": "share"}
+    remarks = ["the machine was noisy: the same product varied more than 1.5 times"] if found.noisy else []
+    scores = [
+        {"pass": phase, "n": of.n, "median_error": of.median, "p90_error": of.p90, "bias": of.bias}
+        for phase in ("prefill", "decode")
+        for of in [found.scores(phase)]
+    ]
+    return [
+        Table("layers", "Layers, predicted and measured", list(found.rows), units, remarks=tuple(remarks)),
+        Table("errors", "Errors", scores, dict.fromkeys(("median_error", "p90_error", "bias"), "share")),
+    ]

@@ -76,7 +76,7 @@ class DSA(Mixer):
             linear("index_k_proj", d_model, d_I),
             norm("index_k_norm", d_I, mean=True, bias=True),
             linear("index_weights", d_model, n_I, role="others"),
-            vector("index_rope", N * (n_I + 1) * d_hR, 3),
+            vector("index_rope", N * (n_I + 1) * d_hR, 3, kernel="rope"),
             Op("index_scores", "attend", scores),
             vector("index_relu", B * n_I * pairs, 2, moved=ZERO),
             vector("index_topk", B * pairs, 1, moved=ZERO),

@@ -56,12 +56,12 @@ class GatedDeltaNet(Mixer):
             linear("in_proj_qkvz", d_model, 2 * keys + 2 * values),
             linear("in_proj_ba", d_model, 2 * n_v),
             conv("conv1d", 2 * keys + values, K, self._tails()),
-            vector("conv_silu", N * (2 * keys + values), 4),
+            vector("conv_silu", N * (2 * keys + values), 4, kernel="gate"),
             vector("decay_and_beta", N * n_v, 9, moved=4 * N * n_v, weights=per_head + per_head),  # A_log and dt_bias
-            vector("qk_l2norm", 2 * N * keys, 4),
+            vector("qk_l2norm", 2 * N * keys, 4, kernel="norm"),
             *delta_rule(self.algorithm(forward), n_k, n_v, d_k, d_v, self._states()),
             norm("norm", d_v, n_v),
-            vector("output_gate", N * values, 5, moved=3 * N * values),
+            vector("output_gate", N * values, 5, moved=3 * N * values, kernel="gate"),
             linear("out_proj", values, d_model),
         ]
 
@@ -86,8 +86,8 @@ def delta_rule(algorithm: str, keys: Expr, heads: Expr, key: Expr, value: Expr, 
     on_state = 6 * N * heads * key * value
     if algorithm == "recurrent":
         decay = vector("decay_state", N * heads * key * value, 1, moved=ZERO, algorithm=algorithm)
-        return [scan("delta_rule", on_state, states, moved=moved, algorithm=algorithm), decay]
+        return [scan("delta_rule", on_state, states, moved=moved, algorithm=algorithm, kernel="gdn_step"), decay]
     within = B * heads * chunk_powers(T, C, 2) * 2 * (3 * key + 2 * value)
     # forward substitution of a unit lower triangle of c rows, each from the rows above: (c^3 - c) / 3 a chunk
     solve = vector("triangular_solve", B * heads * (chunk_powers(T, C, 3) - T) / 3, 1, moved=ZERO, algorithm=algorithm)
-    return [scan("delta_rule", on_state + within, states, moved=moved, algorithm=algorithm), solve]
+    return [scan("delta_rule", on_state + within, states, moved=moved, algorithm=algorithm, kernel="gdn_chunked"), solve]

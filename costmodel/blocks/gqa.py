@@ -83,7 +83,7 @@ class GQA(Mixer):
             attend("attention", n_h, d_h, value, pairs, self._in_sight()),
             softmax(n_h, pairs),
             *([vector("sinks", N * n_h, 2, moved=n_h, weights=sinks)] if self.sinks else []),
-            *([vector("output_gate", N * n_h * value, 4, moved=3 * N * n_h * value)] if self.output_gate else []),
+            *([vector("output_gate", N * n_h * value, 4, moved=3 * N * n_h * value, kernel="gate")] if self.output_gate else []),
             linear("o_proj", n_h * value, d_model, bias=self.o_bias),
         ]
 
@@ -134,4 +134,4 @@ class GQA(Mixer):
     def _rope(self) -> list[Op]:
         turned = d_h if self.rotary_dim is None else d_r
         heads = n_h if self.shares_kv else n_h + n_kv
-        return [] if self.rotary_dim == 0 else [vector("rope", N * heads * turned, 3)]
+        return [] if self.rotary_dim == 0 else [vector("rope", N * heads * turned, 3, kernel="rope")]

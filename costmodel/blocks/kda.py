@@ -40,18 +40,18 @@ class KDA(Mixer):
         return [
             *(linear(name, d_model, width) for name in ("q_proj", "k_proj", "v_proj")),
             conv("conv1d", 3 * width, K, self._tail()),
-            vector("conv_silu", 3 * N * width, 4),
+            vector("conv_silu", 3 * N * width, 4, kernel="gate"),
             linear("decay_a_proj", d_model, d_k),
             linear("decay_b_proj", d_k, width),
             vector("decay", N * width, 5, weights=rates),
             linear("beta_proj", d_model, n_r),
             vector("beta", N * n_r, 4),
-            vector("qk_l2norm", 2 * N * width, 4),
+            vector("qk_l2norm", 2 * N * width, 4, kernel="norm"),
             *delta_rule(self.algorithm(forward), n_r, n_r, d_k, d_k, self._state()),
             linear("gate_a_proj", d_model, d_k),
             linear("gate_b_proj", d_k, width),
             norm("norm", d_k, n_r),
-            vector("output_gate", N * width, 5, moved=3 * N * width),
+            vector("output_gate", N * width, 5, moved=3 * N * width, kernel="gate"),
             linear("o_proj", width, d_model),
         ]
 

@@ -41,7 +41,7 @@ class Mamba(Mixer):
         return [
             linear("in_proj", d_model, 2 * d_inner, bias=self.proj_bias),  # channels and gate
             conv("conv1d", d_inner, K, self._tails(), bias=self.conv_bias),
-            vector("conv_silu", N * d_inner, 4),
+            vector("conv_silu", N * d_inner, 4, kernel="gate"),
             linear("x_proj", d_inner, d_t + 2 * d_N),  # step, B and C
             *(self._step_norms() if self.step_norms else []),
             linear("dt_proj", d_t, d_inner, bias=True),
@@ -49,7 +49,7 @@ class Mamba(Mixer):
             scan("selective_scan", 4 * N * d_inner * d_N, self._states(), moved=3 * N * d_inner + 2 * N * d_N),
             vector("decay_state", N * d_inner * d_N, 3, moved=ZERO, weights=(Weight(d_inner, d_N, "others"),)),  # A_log
             vector("skip", N * d_inner, 2, moved=3 * N * d_inner, weights=(Weight(ONE, d_inner, "others"),)),  # D
-            vector("output_gate", N * d_inner, 5, moved=3 * N * d_inner),
+            vector("output_gate", N * d_inner, 5, moved=3 * N * d_inner, kernel="gate"),
             linear("out_proj", d_inner, d_model, bias=self.proj_bias),
         ]
 

@@ -62,11 +62,11 @@ class Mamba2(Mixer):
         return [
             linear("in_proj", d_model, inner + channels + n_m, bias=self.in_proj_bias),  # gate; x, B and C; step
             conv("conv1d", channels, K, self._tails(), bias=self.conv_bias),
-            vector("conv_silu", N * channels, 4),
+            vector("conv_silu", N * channels, 4, kernel="gate"),
             vector("step_and_decay", N * n_m, 6, moved=3 * N * n_m, weights=(per_head, per_head)),  # dt_bias and A_log
             *self._selective_scan(self.algorithm(forward)),
             vector("skip", N * inner, 2, moved=3 * N * inner, weights=(per_head,)),  # D
-            vector("output_gate", N * inner, 5, moved=3 * N * inner),
+            vector("output_gate", N * inner, 5, moved=3 * N * inner, kernel="gate"),
             *([norm("norm", inner)] if self.gated_norm else []),
             linear("out_proj", inner, d_model, bias=self.out_proj_bias),
         ]
@@ -76,12 +76,14 @@ class Mamba2(Mixer):
         on_state = 4 * N * inner * d_N
         if algorithm == "recurrent":
             decay = vector("decay_state", N * inner * d_N, 1, moved=ZERO, algorithm=algorithm)
-            return [scan("selective_scan", on_state, self._states(), moved=moved, algorithm=algorithm), decay]
+            return [scan("selective_scan", on_state, self._states(), moved=moved, algorithm=algorithm, kernel="ssd_step"), decay]
         squares = B * chunk_powers(T, C, 2)
         within = 2 * squares * (n_g * d_N + inner)
         scores = 2 * squares * n_g  # written once and read once
         return [
-            scan("selective_scan", on_state + within, self._states(), moved=moved + scores, algorithm=algorithm),
+            scan(
+                "selective_scan", on_state + within, self._states(), moved=moved + scores, algorithm=algorithm, kernel="ssd_chunked"
+            ),  # fmt: skip
             vector("decay_mask", squares * n_m, 3, moved=ZERO, algorithm=algorithm),
             self._state_passing(algorithm),
         ]

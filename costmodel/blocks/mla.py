@@ -58,7 +58,7 @@ class MLA(Mixer):
             *self._queries(),
             linear("kv_a_proj", d_model, d_c + d_hR, bias=self.attention_bias),
             norm("kv_a_norm", d_c),
-            *([vector("rope", N * (n_h + 1) * d_hR, 3)] if self.rope else []),
+            *([vector("rope", N * (n_h + 1) * d_hR, 3, kernel="rope")] if self.rope else []),
             linear("kv_b_proj", d_c, n_h * (d_h + d_v), tokens, reads=reads, algorithm=algorithm),
             attend("attention", n_h, d_c + d_hR, d_c, pairs, kept, algorithm=algorithm)
             if absorbed

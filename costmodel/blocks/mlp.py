@@ -18,7 +18,7 @@ OPERATIONS: dict[str, int] = {"silu": 4, "gelu": 5, "gelu_tanh": 8, "relu": 1, "
 
 def activate(name: str, activation: str, elements: Expr, gated: bool) -> Op:
     """act(gate) * up, or act(up): a vector row."""
-    return vector(name, elements, OPERATIONS[activation] + gated, moved=(3 if gated else 2) * elements)
+    return vector(name, elements, OPERATIONS[activation] + gated, moved=(3 if gated else 2) * elements, kernel="gate")
 
 
 class MLP(FeedForward):

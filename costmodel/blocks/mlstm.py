@@ -50,7 +50,7 @@ class MLSTM(Mixer):
             *self._memory(self.algorithm(forward)),
             vector("normalize", N * values, 1, moved=ZERO),
             norm("multihead_norm", values, mean=True, bias=self.use_bias),
-            vector("output_gate", N * values, 5, moved=3 * N * values),
+            vector("output_gate", N * values, 5, moved=3 * N * values, kernel="gate"),
             linear("out_proj", values, d_model, bias=self.use_bias),
         ]
 

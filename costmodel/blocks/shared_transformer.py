@@ -78,7 +78,7 @@ class SharedTransformer(Mixer):
         return [
             *(linear(f"{name}_proj", 2 * d_model, width) for name, width in widths.items()),
             *(op for name, width in widths.items() if self.attention_adapter for op in _adapter(name, 2 * d_model, width)),
-            *([vector("rope", N * (n_h + n_kv) * d_h, 3)] if self.rope else []),
+            *([vector("rope", N * (n_h + n_kv) * d_h, 3, kernel="rope")] if self.rope else []),
             attend("attention", n_h, d_h, d_h, pairs, self.kept()),
             softmax(n_h, pairs),
             linear("o_proj", n_h * d_h, d_model),

@@ -33,7 +33,7 @@ class ShortConv(Mixer):
             linear("in_proj", d_model, 3 * d_model, bias=self.conv_bias),
             vector("input_gate", N * d_model, 1, moved=3 * N * d_model),
             conv("conv", d_model, K, self.kept(), bias=self.conv_bias),
-            vector("output_gate", N * d_model, 1, moved=3 * N * d_model),
+            vector("output_gate", N * d_model, 1, moved=3 * N * d_model, kernel="gate"),
             linear("out_proj", d_model, d_model, bias=self.conv_bias),
         ]
 

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,7 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from costmodel.calibration.shapes import SPACES, Point
 from costmodel.errors import CostModelError, did_you_mean, excerpt, shown
+from costmodel.kernels import CHUNK
 
 MIB = 2**20
 MOST_BYTES = 1536 * MIB
@@ -38,20 +40,7 @@ SLOW_S = 0.02
 MOST_COPIES = 1024
 LEAST_ROUNDS, MOST_ROUNDS = 2, 12
 CANARY, CANARY_EVERY, CANARY_SPREAD = 512, 40, 1.5
-CHUNK = 64
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Point:
-    """One kernel at one shape: a key of KERNELS, and its dims in the kernel's order."""
-
-    kind: str
-    shape: tuple[tuple[str, int], ...]
-    dtype: str = "fp32"
-
-    def __str__(self) -> str:
-        return f"{self.kind}({', '.join(f'{name}={size}' for name, size in self.shape)}) in {self.dtype}"
 
 
 @dataclass
@@ -115,12 +104,6 @@ class Source:
         numbers = draw.integers(0, of, (rows, 1)) if count == 1 else draw.random((rows, of)).argsort(axis=1)[:, :count]
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self.pool.device)
 
-    def unseen(self, queries: int, keys: int) -> Tensor | None:
-        """The mask of new tokens after a cached prefix; None where there is no prefix, or one query that sees all."""
-        if queries in (1, keys):
-            return None
-        return torch.ones(queries, keys, dtype=torch.bool, device=self.pool.device).tril(keys - queries)
-
 
 class Need(Source):
     """Counts what a kernel's inputs take, on tensors without storage."""
@@ -154,7 +137,7 @@ Inputs = Callable[..., tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Kernel:
-    """`inputs(source, **shape)` cuts one set of inputs, `call(*inputs)` is what is timed and returns its outputs."""
+    """`dims` name its shape, `inputs(source, **shape)` cuts one set of inputs, `call(*inputs)` is what is timed and returns its outputs."""
 
     dims: tuple[str, ...]
     inputs: Inputs
@@ -177,53 +160,47 @@ class Kernel:
 KERNELS: dict[str, Kernel] = {}
 
 
-def kernel(dims: str, inputs: Inputs) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Enters the function below into KERNELS under its name."""
+def kernel(inputs: Inputs) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enters the function below into KERNELS under its name, which is a key of SPACES."""
 
     def enter(call: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS[call.__name__] = Kernel(tuple(dims.split()), inputs, call)
+        KERNELS[call.__name__] = Kernel(SPACES[call.__name__].dims, inputs, call)
         return call
 
     return enter
 
 
-@kernel("m n k", lambda s, m, n, k: (s.warm(m, k), s.cold(n, k)))
+@kernel(lambda s, m, n, k: (s.warm(m, k), s.cold(n, k)))
 def gemm(x: Tensor, w: Tensor) -> Tensor:
     """y[m, n] = x[m, k] w[n, k]^T, the weight cold."""
     return F.linear(x, w)
 
 
-@kernel("n k", lambda s, n, k: (s.warm(1, k), s.cold(n, k)))
+@kernel(lambda s, n, k: (s.warm(1, k), s.cold(n, k)))
 def gemv(x: Tensor, w: Tensor) -> Tensor:
     """The same of one row."""
     return F.linear(x, w)
 
 
-@kernel("b m n k", lambda s, b, m, n, k: (s.warm(b, m, k), s.warm(b, n, k)))
+@kernel(lambda s, b, m, n, k: (s.warm(b, m, k), s.warm(b, n, k)))
 def bmm(x: Tensor, y: Tensor) -> Tensor:
     """z[b, m, n] = x[b, m, k] y[b, n, k]^T of activations."""
     return torch.bmm(x, y.transpose(1, 2))
 
 
 @kernel(
-    "batch heads kv_heads head_dim tokens context",
-    lambda s, batch, heads, kv_heads, head_dim, tokens, context: (
+    lambda s, batch, heads, kv_heads, head_dim, tokens: (
         s.warm(batch, tokens, heads, head_dim).transpose(1, 2),
-        s.warm(batch, kv_heads, context, head_dim),
-        s.warm(batch, kv_heads, context, head_dim),
-        s.unseen(tokens, context),
+        s.warm(batch, tokens, kv_heads, head_dim).transpose(1, 2),
+        s.warm(batch, tokens, kv_heads, head_dim).transpose(1, 2),
     ),
 )
-def prefill_attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
-    """As transformers calls SDPA: `is_causal` and `enable_gqa` without a prefix; with one, a mask and heads repeated."""
-    group = q.shape[1] // k.shape[1]
-    if seen is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, enable_gqa=group > 1)
-    return F.scaled_dot_product_attention(q, _repeat(k, group, 1), _repeat(v, group, 1), attn_mask=seen)
+def prefill_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal, as transformers calls SDPA: `is_causal`, and `enable_gqa` where heads share keys."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] > k.shape[1])
 
 
 @kernel(
-    "batch heads kv_heads head_dim context",
     lambda s, batch, heads, kv_heads, head_dim, context: (
         s.warm(batch, heads, 1, head_dim),
         s.cold(batch, kv_heads, context, head_dim),
@@ -236,7 +213,6 @@ def decode_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @kernel(
-    "batch heads latent rope context",
     lambda s, batch, heads, latent, rope, context: (
         s.warm(batch, heads, latent),
         s.warm(batch, heads, rope),
@@ -252,7 +228,6 @@ def mla_decode(q: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor) -> Ten
 
 
 @kernel(
-    "tokens hidden inter topk experts",
     lambda s, tokens, hidden, inter, topk, experts: (
         s.warm(tokens, hidden),
         s.picks(tokens, experts, topk),
@@ -274,7 +249,7 @@ def moe(x: Tensor, picks: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor
     return out
 
 
-@kernel("rows width", lambda s, rows, width: (s.warm(rows, width), s.warm(width)))
+@kernel(lambda s, rows, width: (s.warm(rows, width), s.warm(width)))
 def norm(x: Tensor, weight: Tensor) -> Tensor:
     """Root-mean-square norm as eager models write it: in fp32, six operations."""
     y = x.to(torch.float32)
@@ -282,45 +257,44 @@ def norm(x: Tensor, weight: Tensor) -> Tensor:
     return weight * y.to(x.dtype)
 
 
-@kernel("rows width", lambda s, rows, width: (s.warm(rows, width),))
+@kernel(lambda s, rows, width: (s.warm(rows, width),))
 def softmax(x: Tensor) -> Tensor:
     """In fp32, as eager attention does."""
     return torch.softmax(x, -1, dtype=torch.float32).to(x.dtype)
 
 
-@kernel("rows width", lambda s, rows, width: (s.warm(rows, width), s.warm(rows, width)))
+@kernel(lambda s, rows, width: (s.warm(rows, width), s.warm(rows, width)))
 def gate(a: Tensor, b: Tensor) -> Tensor:
     """silu(a) b."""
     return F.silu(a) * b
 
 
-@kernel("rows width", lambda s, rows, width: (s.warm(rows, width), s.warm(rows, width)))
+@kernel(lambda s, rows, width: (s.warm(rows, width), s.warm(rows, width)))
 def add(a: Tensor, b: Tensor) -> Tensor:
     """The residual."""
     return a + b
 
 
-@kernel("rows width", lambda s, rows, width: (s.warm(rows, width), s.warm(1, width), s.warm(1, width)))
+@kernel(lambda s, rows, width: (s.warm(rows, width), s.warm(1, width), s.warm(1, width)))
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate-half of rows (a token's heads, say) by angles they share."""
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-b, a), dim=-1) * sin
 
 
-@kernel("rows width table", lambda s, rows, width, table: (s.cold(table, width), s.picks(rows, table)[:, 0]))
+@kernel(lambda s, rows, width, table: (s.cold(table, width), s.picks(rows, table)[:, 0]))
 def gather(table: Tensor, picks: Tensor) -> Tensor:
     """Random rows of a cold table."""
     return F.embedding(picks, table)
 
 
-@kernel("rows width", lambda s, rows, width: (s.warm(rows, width),))
+@kernel(lambda s, rows, width: (s.warm(rows, width),))
 def copy(x: Tensor) -> Tensor:
     """A plain clone."""
     return x.clone()
 
 
 @kernel(
-    "batch tokens channels kernel",
     lambda s, batch, tokens, channels, kernel: (
         s.warm(batch, channels, tokens),
         s.warm(channels, 1, kernel),
@@ -338,7 +312,6 @@ def conv(x: Tensor, w: Tensor, tail: Tensor | None) -> Tensor:
 
 
 @kernel(
-    "batch tokens key_heads value_heads key_dim value_dim",
     lambda s, batch, tokens, key_heads, value_heads, key_dim, value_dim: (
         s.warm(batch, tokens, key_heads, key_dim),
         s.warm(batch, tokens, key_heads, key_dim) * key_dim**-0.5,  # keys of length one, about
@@ -374,7 +347,6 @@ def gdn_chunked(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor) ->
 
 
 @kernel(
-    "batch key_heads value_heads key_dim value_dim",
     lambda s, batch, key_heads, value_heads, key_dim, value_dim: (
         s.warm(batch, key_heads, key_dim),
         s.warm(batch, key_heads, key_dim) * key_dim**-0.5,
@@ -396,7 +368,6 @@ def gdn_step(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, state
 
 
 @kernel(
-    "batch tokens heads head_dim state groups",
     lambda s, batch, tokens, heads, head_dim, state, groups: (
         s.warm(batch, tokens, heads, head_dim),
         s.warm(batch, tokens, heads).sigmoid() * 0.2,
@@ -427,7 +398,6 @@ def ssd_chunked(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple
 
 
 @kernel(
-    "batch heads head_dim state groups",
     lambda s, batch, heads, head_dim, state, groups: (
         s.warm(batch, heads, head_dim),
         s.warm(batch, heads).sigmoid() * 0.2,
@@ -447,6 +417,21 @@ def ssd_step(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tens
     return (new @ c[..., None])[..., 0]
 
 
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x)."""
+    return F.silu(x)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x))."""
+    return F.softplus(x)
+
+
+def side_by_side(*parts: Tensor) -> Tensor:
+    """Joined along the last dim."""
+    return torch.cat(parts, dim=-1)
+
+
 def _repeat(x: Tensor, group: int, dim: int) -> Tensor:
     return x if group == 1 else x.repeat_interleave(group, dim)
 
@@ -462,184 +447,10 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
     return _chunks(x.transpose(1, 2)).unflatten(1, (groups, -1))
 
 
-# --- which points
-
-Sizes = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Space:
-    """The shapes of a kind: anchors (one row; tiny; huge; as large as a cache; just above a tile), and ranges between.
-
-    A range of two is spread over its logarithm, any other is a choice. `size(**shape)` gives FLOPs and elements moved.
-    """
-
-    anchors: tuple[Sizes, ...]
-    ranges: tuple[Sizes, ...]
-    size: Callable[..., tuple[float, float]]
-    count: int = 14
-
-
-MOST_FLOPS, MOST_ELEMENTS = 6e9, 4e7
-WIDTHS = (32, 64, 128)
-PLAIN = (((1, 2048), (2, 64), (4096, 4096), (1024, 2048), (65, 1040)), ((1, 8192), (64, 8192)))
-
-
-def _plain(operations: int) -> Space:
-    return Space(*PLAIN, lambda rows, width: (operations * rows * width, 3 * rows * width))
-
-
-SPACES: dict[str, Space] = {
-    "gemm": Space(
-        ((1, 4096, 1024), (2, 64, 64), (1024, 4096, 2048), (64, 2048, 2048), (65, 1040, 1024)),
-        ((1, 2048), (48, 8192), (48, 8192)),
-        lambda m, n, k: (2 * m * n * k, m * k + n * k + m * n),
-        40,
-    ),
-    "gemv": Space(
-        ((1024, 1024), (64, 64), (16384, 4096), (2048, 4096), (1025, 1025)),
-        ((48, 16384), (48, 16384)),
-        lambda n, k: (2 * n * k, n * k),
-        20,
-    ),
-    "bmm": Space(
-        ((8, 1, 256, 64), (1, 8, 16, 16), (16, 512, 1024, 128), (8, 256, 1024, 128), (8, 65, 65, 64)),
-        ((1, 64), (1, 1024), (16, 1024), (16, 256)),
-        lambda b, m, n, k: (2 * b * m * n * k, b * (m * k + n * k + m * n)),
-        20,
-    ),
-    "prefill_attention": Space(
-        ((1, 16, 4, 64, 1, 256), (1, 2, 1, 32, 8, 8), (1, 16, 4, 128, 1536, 1536), (1, 8, 8, 64, 512, 4096), (1, 8, 2, 64, 257, 257)),
-        ((1, 2, 4), (4, 8, 16, 32), (1, 2, 4, 8), WIDTHS, (8, 1536), (8, 4096)),
-        lambda batch, heads, kv_heads, head_dim, tokens, context: (
-            4 * batch * heads * tokens * context * head_dim,
-            batch * head_dim * (heads * tokens + 2 * heads * context),
-        ),
-        40,
-    ),
-    "decode_attention": Space(
-        ((1, 16, 4, 128, 1), (1, 2, 1, 32, 16), (4, 16, 8, 128, 8192), (1, 16, 8, 128, 4096), (1, 8, 2, 64, 513)),
-        ((1, 16), (4, 8, 16, 32), (1, 2, 4, 8), WIDTHS, (8, 16384)),
-        lambda batch, heads, kv_heads, head_dim, context: (
-            4 * batch * heads * context * head_dim,
-            2 * batch * kv_heads * context * head_dim,
-        ),
-        40,
-    ),
-    "mla_decode": Space(
-        ((1, 16, 512, 64, 1), (1, 4, 32, 16, 16), (4, 16, 512, 64, 8192), (1, 16, 512, 64, 8192), (1, 16, 256, 32, 513)),
-        ((1, 8), (8, 16, 32), (128, 256, 512), (32, 64, 64), (16, 16384)),
-        lambda batch, heads, latent, rope, context: (
-            2 * batch * heads * context * (2 * latent + rope),
-            batch * context * (latent + rope),
-        ),
-    ),
-    "moe": Space(
-        ((1, 1024, 512, 4, 16), (2, 64, 32, 2, 4), (512, 1024, 768, 4, 16), (16, 512, 512, 2, 8), (65, 512, 256, 4, 32)),
-        ((1, 512), (128, 2048), (64, 1024), (1, 2, 4, 8), (4, 8, 16, 32)),
-        lambda tokens, hidden, inter, topk, experts: (6 * tokens * topk * hidden * inter, 3 * experts * hidden * inter),
-        16,
-    ),
-    "norm": _plain(4),
-    "softmax": _plain(5),
-    "gate": _plain(5),
-    "add": _plain(1),
-    "rope": _plain(3),
-    "gather": Space(
-        ((1, 2048, 32000), (1, 64, 256), (4096, 2048, 32000), (1024, 1024, 8192), (65, 1040, 4096)),
-        ((1, 4096), (64, 2048), (256, 32768)),
-        lambda rows, width, table: (0, table * width),
-    ),
-    "copy": _plain(1),
-    "conv": Space(
-        ((1, 1, 2048, 4), (1, 4, 64, 4), (1, 2048, 8192, 4), (1, 512, 8192, 4), (1, 65, 1040, 4)),
-        ((1, 8), (1, 2048), (64, 8192), (2, 3, 4, 4)),
-        lambda batch, tokens, channels, kernel: (50 * batch * tokens * channels * kernel, 2 * batch * tokens * channels),
-    ),
-    "gdn_chunked": Space(
-        ((1, 1, 4, 8, 64, 64), (1, 8, 1, 2, 32, 32), (1, 1024, 16, 32, 128, 128), (1, 512, 8, 16, 128, 128), (1, 65, 4, 8, 128, 128)),
-        ((1, 2), (4, 2048), (1, 2, 4, 8, 16), (2, 4, 8, 16, 32), WIDTHS, WIDTHS),
-        lambda batch, tokens, key_heads, value_heads, key_dim, value_dim: (
-            5 * batch * tokens * value_heads * (6 * key_dim * value_dim + 128 * (3 * key_dim + 2 * value_dim)),
-            10 * batch * tokens * value_heads * (key_dim + value_dim),
-        ),
-    ),
-    "gdn_step": Space(
-        ((1, 4, 8, 64, 64), (1, 1, 2, 16, 16), (16, 16, 32, 128, 128), (16, 8, 16, 128, 128), (1, 16, 32, 128, 128)),
-        ((1, 32), (1, 2, 4, 8, 16), (4, 8, 16, 32), WIDTHS, WIDTHS),
-        lambda batch, key_heads, value_heads, key_dim, value_dim: (
-            7 * batch * value_heads * key_dim * value_dim,
-            8 * batch * value_heads * key_dim * value_dim,
-        ),
-    ),
-    "ssd_chunked": Space(
-        ((1, 1, 8, 64, 64, 1), (1, 8, 2, 16, 16, 1), (1, 1024, 64, 64, 128, 1), (1, 512, 32, 64, 128, 1), (1, 65, 16, 64, 64, 2)),
-        ((1, 2), (4, 2048), (4, 8, 16, 32, 64), (32, 64), (16, 64, 128), (1, 2, 4)),
-        lambda batch, tokens, heads, head_dim, state, groups: (
-            5 * batch * tokens * heads * (4 * head_dim * state + 128 * head_dim),
-            10 * batch * tokens * heads * (head_dim + 64),
-        ),
-    ),
-    "ssd_step": Space(
-        ((1, 8, 64, 64, 1), (1, 2, 16, 16, 1), (16, 64, 64, 128, 1), (8, 64, 64, 128, 8), (1, 64, 64, 128, 1)),
-        ((1, 32), (4, 8, 16, 32, 64), (32, 64), (16, 64, 128), (1, 2, 4)),
-        lambda batch, heads, head_dim, state, groups: (
-            5 * batch * heads * head_dim * state,
-            8 * batch * heads * head_dim * state,
-        ),
-    ),
-}
-WITHIN = (("kv_heads", "heads"), ("key_heads", "value_heads"), ("groups", "heads"), ("topk", "experts"), ("tokens", "context"))
-"""The first is never more than the second; a context grows to its tokens, the others shrink."""
-
-
-def plan(quick: bool = False, seed: int = 0, dtype: str = "fp32") -> list[Point]:
-    """The points of every kind: its anchors, and log-spaced shapes between (a Latin square of the seed)."""
-    return [point for kind in KERNELS for point in _points(kind, quick, Random(f"{seed} {kind}"), dtype)]  # noqa: S311 # shapes
-
-
-def _points(kind: str, quick: bool, random: Random, dtype: str) -> list[Point]:
-    space, dims = SPACES[kind], KERNELS[kind].dims
-    count = -(-space.count // 3) if quick else space.count
-    columns = [_spread(sizes, count - len(space.anchors), random) for sizes in space.ranges]
-    shapes = [dict(zip(dims, sizes, strict=True)) for sizes in (*space.anchors, *zip(*columns, strict=True))]
-    points = (Point(kind, tuple(_possible(space, shape).items()), dtype) for shape in shapes)
-    return list(dict.fromkeys(points))
-
-
-def _spread(sizes: Sizes, count: int, random: Random) -> list[int]:
-    """One value of each of `count` equal steps of the logarithm, or each choice as often as any other; shuffled."""
-    steps = random.sample(range(count), max(count, 0))
-    if len(sizes) != 2:
-        return [sizes[step % len(sizes)] for step in steps]
-    low, high = sizes
-    return [_even(low * (high / low) ** ((step + random.random()) / count)) for step in steps]
-
-
-def _even(value: float) -> int:
-    """Small sizes as they are, larger ones in steps of 8 (widths of models; 8 is a vector of fp32)."""
-    return max(round(value), 1) if value < 16 else 8 * round(value / 8)
-
-
-def _possible(space: Space, shape: dict[str, int]) -> dict[str, int]:
-    """What must divide or fit does, and the longest dim that may is halved until it is quick enough; anchors are."""
-    for small, large in WITHIN:
-        if small in shape and large in shape:
-            grown = "context" if large == "context" else small
-            shape[grown] = max(shape[small], shape[large]) if large == "context" else min(shape[small], shape[large])
-    if tuple(shape.values()) in space.anchors or _quick_enough(space, shape):
-        return shape
-    free = [name for name, sizes in zip(shape, space.ranges, strict=True) if len(sizes) == 2]
-    longest = max(free, key=lambda name: shape[name])
-    return _possible(space, {**shape, longest: max(_even(shape[longest] / 2), 1)})
-
-
-def _quick_enough(space: Space, shape: dict[str, int]) -> bool:
-    flops, elements = space.size(**shape)
-    return flops <= MOST_FLOPS and elements <= MOST_ELEMENTS
-
-
 # --- timing
+
+Follow = Callable[[Point, float, int, int], object]
+Kernels = Mapping[str, Kernel]
 
 
 @dataclass
@@ -651,7 +462,8 @@ class _Run:
     budget_s: float
     seed: int
     seconds: dict[Point, list[float]]
-    progress: Callable[[int, int], None]
+    follow: Follow
+    kernels: Kernels
     canary_s: list[float] = field(default_factory=list)
     taken: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -668,14 +480,12 @@ class _Run:
 
     def sample(self, point: Point) -> None:
         if self.taken % CANARY_EVERY == 0:
-            self.canary()
+            self.canary_s.append(_canary(self.device))
         earlier = self.seconds.get(point, [])
-        self.seconds[point] = [*earlier, _sample(point, self.device, min(earlier, default=None))]
+        taken = _sample(point, self.kernels[point.kind], self.device, min(earlier, default=None))
+        self.seconds[point] = [*earlier, taken]
         self.taken += 1
-        self.progress(self.taken, self.expected())
-
-    def canary(self) -> None:
-        self.canary_s.append(_canary(self.device))
+        self.follow(point, taken, self.taken, self.expected())
 
     def spent(self) -> float:
         return time.monotonic() - self.began
@@ -689,27 +499,24 @@ class _Run:
 
 def measure(
     points: Iterable[Point], device: str = "cpu", *, budget_s: float = 300.0, seed: int = 0,
-    done: dict[Point, list[float]] | None = None, progress: Callable[[int, int], None] | None = None,
+    done: dict[Point, list[float]] | None = None, follow: Follow | None = None, kernels: Kernels = KERNELS,
 ) -> Measured:  # fmt: skip
     """Samples of every point in rounds of random order: 2 rounds whatever they take, up to 12 within the budget.
 
-    `done` are samples of an earlier run, kept and counted. `progress(taken, expected)` follows each sample. An interrupt
-    returns what is finished. On glibc, freed memory stays with the process from here on.
+    `done` are samples of an earlier run, kept and counted. `follow(point, seconds, taken, expected)` hears of each sample. On
+    glibc, freed memory stays with the process from here on. Raises CostModelError for a device that is not here, or a
+    point that is none.
     """
     wanted = list(dict.fromkeys(points))
-    _check(wanted, device)
-    run = _Run(wanted, device, budget_s, seed, {p: list(s) for p, s in (done or {}).items()}, progress or (lambda *_: None))
-    with _settled(device):
-        try:
-            _reserve(wanted, device)
-            _canary(device)  # the first is never the fastest
-            run.rounds()
-            run.canary()
-        except KeyboardInterrupt:
-            if not any(run.seconds.values()):
-                raise
-    noisy = bool(run.canary_s) and max(run.canary_s) > CANARY_SPREAD * min(run.canary_s)
-    return Measured(run.seconds, run.canary_s, noisy, machine(device))
+    _check(wanted, device, kernels)
+    earlier = {point: list(samples) for point, samples in (done or {}).items() if point in set(wanted)}
+    run = _Run(wanted, device, budget_s, seed, earlier, follow or (lambda *_: None), kernels)
+    with _settled():
+        _reserve(wanted, device, kernels)
+        _canary(device)  # the first is never the fastest
+        run.rounds()
+        run.canary_s.append(_canary(device))
+    return Measured(run.seconds, run.canary_s, max(run.canary_s) > CANARY_SPREAD * min(run.canary_s), machine(device))
 
 
 def statistic(samples: list[float], device: str = "cpu") -> float:
@@ -717,37 +524,45 @@ def statistic(samples: list[float], device: str = "cpu") -> float:
     return float(np.percentile(samples, 50 if _is_cuda(device) else 10))
 
 
-def _check(points: list[Point], device: str) -> None:
-    """One line for what cannot be measured."""
-    if not (device == "cpu" or re.fullmatch(r"cuda(:\d+)?", device)):
+def _is_cuda(device: str) -> bool:
+    return device.startswith("cuda")
+
+
+def check_device(device: str) -> None:
+    """Raises CostModelError for a device that torch does not see here."""
+    if not (device == "cpu" or re.fullmatch(r"cuda(:\d{1,2})?", device)):
         raise CostModelError(f"no device {shown(device)}; known: cpu, cuda, cuda:0")
     if _is_cuda(device) and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise CostModelError(f"device {device} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
+
+
+def _check(points: list[Point], device: str, kernels: Kernels) -> None:
+    """One line for what cannot be measured."""
+    check_device(device)
     for point in points:
-        _check_point(point)
+        _check_point(point, kernels)
 
 
-def _check_point(point: Point) -> None:
-    if point.kind not in KERNELS:
-        raise CostModelError(f"no kernel {shown(point.kind)}; {did_you_mean(point.kind, KERNELS)}")
-    dims, given = KERNELS[point.kind].dims, dict(point.shape)
+def _check_point(point: Point, kernels: Kernels) -> None:
+    if point.kind not in kernels:
+        raise CostModelError(f"no kernel {shown(point.kind)}; {did_you_mean(point.kind, kernels)}")
+    dims, given = kernels[point.kind].dims, dict(point.shape)
     if tuple(given) != dims or any(type(size) is not int or size < 1 for size in given.values()):
         raise CostModelError(f"{point.kind} takes positive integers {', '.join(dims)}, not {excerpt(str(given))}")
     if point.dtype not in DTYPES:
         raise CostModelError(f"no dtype {shown(point.dtype)}; known: {', '.join(DTYPES)}")
 
 
-def _reserve(points: list[Point], device: str) -> None:
-    """The largest buffer once, before the first sample."""
-    needs = ((KERNELS[p.kind].need(dict(p.shape), DTYPES[p.dtype]), DTYPES[p.dtype]) for p in points)
-    for need, dtype in needs:
-        need_all = need.warms + need.colds
-        largest[dtype] = max(largest.get(dtype, 0), need_all) if (largest := {}) else need_all
+def _reserve(points: list[Point], device: str, kernels: Kernels) -> None:
+    """The largest buffer of each dtype once, before the first sample."""
+    for dtype in {DTYPES[point.dtype] for point in points}:
+        needs = [kernels[p.kind].need(dict(p.shape), dtype) for p in points if DTYPES[p.dtype] is dtype]
+        _pool(dtype, device).reserve(max(need.warms + need.colds for need in needs))
 
 
-def _sample(point: Point, device: str, known: float | None) -> float:
+def _sample(point: Point, kernel: Kernel, device: str, known: float | None) -> float:
     """Seconds a call, over repeats that take about 2 ms together, each on inputs of its own."""
-    kernel, shape, dtype = KERNELS[point.kind], dict(point.shape), DTYPES[point.dtype]
+    shape, dtype = dict(point.shape), DTYPES[point.dtype]
     if known is None:
         pilot = kernel.build(shape, dtype, device, 4)
         known = min(_elapsed(pilot, (i,), device) for i in range(3))
@@ -756,3 +571,79 @@ def _sample(point: Point, device: str, known: float | None) -> float:
     if known < SLOW_S:
         run(0)
     return _elapsed(run, range(1, repeats + 1), device) / repeats
+
+
+def _elapsed(run: Callable[[int], Any], turns: Iterable[int], device: str) -> float:
+    """Seconds of the turns together: of this thread's CPU time, or between two events of the device."""
+    if _is_cuda(device):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        begin.record()
+        for turn in turns:
+            run(turn)
+        end.record()
+        torch.cuda.synchronize(device)
+        return float(begin.elapsed_time(end)) / 1e3
+    start = time.thread_time()
+    for turn in turns:
+        run(turn)
+    return time.thread_time() - start
+
+
+def _canary(device: str) -> float:
+    """Seconds of one product of known size: what it varies is the machine's doing."""
+    x = _pool(torch.float32, device)
+    x.reserve(2 * CANARY**2)
+    a, b = (x.buffer[i * CANARY**2 :][: CANARY**2].view(CANARY, CANARY) for i in range(2))
+    return min(_elapsed(lambda _: torch.mm(a, b), (i,), device) for i in range(3))
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's mallopt: freed memory stays here, so that a large output is not mapped afresh at every call."""
+
+
+@contextmanager
+def _settled() -> Iterator[None]:
+    """One thread, no gradients, and large outputs from memory that the process keeps."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
+def last_level_cache(device: str) -> int:
+    """Bytes of the last-level cache; 32 MiB where the system does not say."""
+    if _is_cuda(device):
+        return int(torch.cuda.get_device_properties(device).L2_cache_size)
+    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    scale = {"K": 2**10, "M": MIB}
+    return max((int(size[:-1]) * scale[size[-1]] for size in sizes if size[-1:] in scale), default=32 * MIB)
+
+
+def device_name(device: str) -> str:
+    """What the device calls itself."""
+    if _is_cuda(device):
+        return str(torch.cuda.get_device_name(device))
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the measurement ran on."""
+    return {
+        "device": device_name(device),
+        "threads": 0 if _is_cuda(device) else 1,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

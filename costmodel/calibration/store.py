@@ -62,6 +62,9 @@ class CalibratedClass(Checked):
     dropped: dict[str, int] = Field(default_factory=dict)
     seed: int = 0
     source: Text
+    check_points: dict[str, Sizes] | None = None
+    check_seconds: Sizes | None = None
+    """The points that were not fitted, where they may be shipped."""
 
     @model_validator(mode="after")
     def _whole(self) -> CalibratedClass:
@@ -93,14 +96,34 @@ class CalibratedClass(Checked):
         return Fit(kernel, peaks, self.parameters, self.at_bound, lowest, highest, smooth, self.spread)
 
 
+class Machine(Checked):
+    """What was measured by costmodel itself: the device, what ran on it, and how steady it was.
+
+    `canary_s` are the fastest and slowest times of one product of 512 x 512 matrices, taken all along; `noisy` where they
+    differ more than 1.5 times.
+    """
+
+    device: Text
+    threads: Annotated[int, Field(ge=0)]
+    torch: Text
+    python: Text
+    system: Text
+    statistic: Text
+    rounds: Annotated[int, Field(ge=0)]
+    canary_s: tuple[Positive, Positive]
+    noisy: bool
+    date: Text
+
+
 class Calibration(Checked):
-    """Everything measured of one device: a class of kernels each."""
+    """Everything measured of one device: a class of kernels each. `machine` is there where costmodel measured it itself."""
 
     version: int = VERSION
     name: Name
     accelerator: Name
     classes: Annotated[tuple[CalibratedClass, ...], Field(min_length=1)]
     notes: tuple[Text, ...] = ()
+    machine: Machine | None = None
 
     def fit(self, kernel: str, dtype: str, device: Accelerator) -> Fit:
         """The fit of a class. Raises CostModelError for another device, or a class or dtype that was not measured."""
@@ -113,10 +136,11 @@ class Calibration(Checked):
         raise CostModelError(f"calibration {self.name} has no {kernel} in {dtype}; it has {known}")
 
 
-def calibrated_class(found: TableFit, dtype: str, seed: int, source: str) -> CalibratedClass:
-    """A fitted table as it is stored."""
+def calibrated_class(found: TableFit, dtype: str, seed: int, source: str, checks: bool = False) -> CalibratedClass:
+    """A fitted table as it is stored, with the points that were not fitted where `checks` says so."""
     assert found.fit.scores is not None
     smooth, chosen = found.fit.smooth, found.chosen
+    others = np.setdiff1d(np.arange(len(found.measured.seconds)), chosen)
     return CalibratedClass(
         kernel=found.fit.kernel.name,
         dtype=dtype,
@@ -133,6 +157,8 @@ def calibrated_class(found: TableFit, dtype: str, seed: int, source: str) -> Cal
         dropped=dict(found.measured.dropped),
         seed=seed,
         source=source,
+        check_points={size: tuple(values[others].tolist()) for size, values in found.measured.shape.items()} if checks else None,
+        check_seconds=tuple(_short(value) for value in found.measured.seconds[others]) if checks else None,
     )
 
 
@@ -143,7 +169,7 @@ def _short(value: float) -> float:
 
 def as_json(calibration: Calibration) -> str:
     """The file: equal calibrations give equal bytes."""
-    return json.dumps(calibration.model_dump(mode="json", exclude_defaults=False), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(calibration.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
 
 
 def read_calibration(path: Path) -> Calibration:

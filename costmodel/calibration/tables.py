@@ -184,13 +184,18 @@ class TableFit:
 
 def fit_table(measured: Measured, peaks: Peaks, points: int = 40, seed: int = 0) -> TableFit:
     """Fits `points` rows, chosen by their shapes alone, and scores every other row."""
-    kernel, every = measured.kernel, np.arange(len(measured.seconds))
+    kernel = measured.kernel
     chosen = choose(kernel.distances(measured.shape), points, seed)
-    others = np.setdiff1d(every, chosen)
+    if len(chosen) == len(measured.seconds):
+        raise CostModelError(f"{len(chosen)} rows leave none to score; fit fewer than that with --points")
     extra = ("quantise",) if kernel.name == "gemm" and peaks.element_bytes == 1 else ()
+    return fit_rows(measured, peaks, chosen, extra)
+
+
+def fit_rows(measured: Measured, peaks: Peaks, chosen: NDArray[np.int64], extra: tuple[str, ...] = ()) -> TableFit:
+    """Fits the chosen rows, and scores every other one."""
+    kernel, others = measured.kernel, np.setdiff1d(np.arange(len(measured.seconds)), chosen)
     found = fit(kernel, _at(measured, chosen), measured.seconds[chosen], peaks, extra)
-    if not len(others):
-        raise CostModelError(f"{len(every)} rows leave none to score; fit fewer than that with --points")
     pure = Scores.of(kernel.roofline(_at(measured, others), peaks), measured.seconds[others])
     return TableFit(found, measured, chosen, found.score(_at(measured, others), measured.seconds[others]), pure)
 
