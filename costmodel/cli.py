@@ -297,7 +297,9 @@ def calibrate(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer points: a minute, not several.")] = False,
     table: Annotated[Path | None, typer.Option(help="Fit this CSV file of measured kernels instead, one row a point.")] = None,
     kind: Annotated[str, typer.Option(help="The table's class: gemm, prefill_attention, decode_attention, moe or allreduce.")] = "",
-    on: Annotated[str, typer.Option("--accelerator", "-a", help="Whose peaks (see `costmodel accelerators`); needed for a table.")] = "",
+    on: Annotated[
+        str, typer.Option("--accelerator", "-a", help="Whose peaks (see `costmodel accelerators`); needed for a table.")
+    ] = "",
     points: Annotated[int, typer.Option(help="Rows of a table to fit; all the others are scored.")] = 40,
     seed: Annotated[int, typer.Option(help="Which point the choice of rows, or of shapes, starts at.")] = 0,
     dtype: Annotated[str, typer.Option(help="Format of the operands: fp32, bf16 ...; fp32 on a CPU, else bf16.")] = "",
@@ -320,19 +322,21 @@ def calibrate(
         from costmodel.calibration.own import calibrate as measure
 
         written = out or Path("calibration.json")
-        with _interruptible(f"the samples are in {shown(str(written))[1:-1]}.part; run the same command to go on"), _bar() as follow:
+        with (
+            _interruptible(f"the samples are in {shown(str(written))[1:-1]}.part; run the same command to go on"),
+            _bar() as follow,
+        ):
             fitted = measure(device, on or None, quick, dtype, seed, written, follow)
     else:
         if not kind or not on:
             raise CostModelError("a table needs --kind and --accelerator; see docs/calibration.md")
-        written = out
         fitted = fit_file(table, kind, accelerator(on), points, seed, dtype or "bf16", time_unit, where or ())
         if out is not None:
             write_text(out, as_json(fitted))
     emit(scores_tables(fitted), form)
     note(fitted.notes if fitted.machine else ())
-    if written is not None:
-        sys.stderr.write(f"wrote {shown(str(written))[1:-1]}\n")
+    if out is not None:
+        sys.stderr.write(f"wrote {shown(str(out))[1:-1]}\n")
 
 
 @app.command()

@@ -126,6 +126,7 @@ PARAMETERS: dict[str, Parameter] = {
     "touch": Parameter(5e-5, 1e-6, 1e-3, "seconds each expert touched adds: its rows are found, gathered and added back"),
     "small_ops": Parameter(5e-5, 1e-6, 2e-3, "seconds of the small operations that an eager kernel is made of"),
     "eager": Parameter(3.0, 0.05, 300.0, "times its bytes are moved beside, between those operations"),
+    "lane": Parameter(3e-11, 1e-13, 3e-9, "seconds a multiply-add that small products and vectors do, not wide ones"),
     "query": Parameter(1e-9, 1e-12, 1e-6, "seconds a score: a query and a key of one head"),
     "padding": Parameter(30.0, 0.5, 130.0, "rows that tiles add for each expert touched"),
     "expert": Parameter(1e-7, 1e-10, 1e-5, "seconds an expert held"),
@@ -225,8 +226,12 @@ def _decode_work(x: Shape, peaks: Peaks) -> Work:
 
 def _decode(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     launched = x["batch"] * (x["kv_heads"] * q["kv_head"] + x["heads"] * q["head"]) / peaks.units
-    scored = q["query"] * x["batch"] * x["heads"] * x["context"] if "query" in q else 0.0
-    return q["t0"] + _roof(_decode_work(x, peaks), peaks, q) + launched + q["split"] * np.sqrt(x["context"]) + scored
+    pairs = x["batch"] * x["heads"] * x["context"]
+    scored = (q["query"] + 2 * q["lane"] * x["head_dim"]) * pairs if "query" in q else 0.0
+    work = _decode_work(x, peaks)
+    if "query" in q:  # a CPU multiplies no heads that are not there
+        work = Work(work.flops * (x["heads"] / x["kv_heads"]) / np.maximum(x["heads"] / x["kv_heads"], 8), work.moved)
+    return q["t0"] + _roof(work, peaks, q) + launched + q["split"] * np.sqrt(x["context"]) + scored
 
 
 def _mla_work(x: Shape, peaks: Peaks) -> Work:
@@ -255,7 +260,12 @@ def _scan_work(x: Shape, peaks: Peaks) -> Work:
 
 def _scan(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     work = _scan_work(x, peaks)
-    beside = q["small_ops"] + q["eager"] * work.moved / peaks.memory_bytes_per_s if "small_ops" in q else 0.0
+    if "small_ops" in q:  # an eager kernel pads its last chunk
+        padded = np.where(x["tokens"] > 1, np.ceil(x["tokens"] / CHUNK) * CHUNK / x["tokens"], 1.0)
+        work = Work(work.flops * padded, work.moved * padded)
+        beside = q["small_ops"] + q["eager"] * work.moved / peaks.memory_bytes_per_s + q["lane"] * work.flops / 2
+    else:
+        beside = np.zeros_like(work.flops)
     return q["t0"] + q["chunk"] * np.ceil(x["tokens"] / CHUNK) + _roof(work, peaks, {**q, "p": 1.0}) + beside
 
 
@@ -323,7 +333,7 @@ CLASSES: dict[str, KernelClass] = {
         KernelClass(
             "decode_attention", "attention of one new token a sequence", ("batch", "context", "heads", "kv_heads", "head_dim"),
             (*FORM, "cache_gain", "kv_head", "head", "split"), _decode_work, _decode,
-            lambda x: (x["batch"], x["heads"], x["kv_heads"], x["head_dim"], x["context"]), on_cpu=("query",),
+            lambda x: (x["batch"], x["heads"], x["kv_heads"], x["head_dim"], x["context"]), on_cpu=("query", "lane"),
         ),
         KernelClass(
             "mla_decode", "absorbed latent attention of one new token a sequence", ("batch", "context", "heads", "latent", "rope"),
@@ -336,7 +346,7 @@ CLASSES: dict[str, KernelClass] = {
         ),
         *(
             KernelClass(name, title, ("flops", "bytes", "tokens"), parameters, _scan_work, _scan,
-                        lambda x: (x["flops"], x["bytes"], x["tokens"]), instead="scan", on_cpu=("small_ops", "eager"))
+                        lambda x: (x["flops"], x["bytes"], x["tokens"]), instead="scan", on_cpu=("small_ops", "eager", "lane"))
             for name, title, parameters in (
                 ("gdn_chunked", "gated delta rule in chunks", ("t0", "eta_c", "eta_m", "chunk")),
                 ("gdn_step", "gated delta rule, one token", ("t0", "eta_c", "eta_m", "chunk")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from costmodel.architecture import Architecture
 from costmodel.catalog import Source, accelerator, as_architecture, reference_value
 from costmodel.errors import CostModelError, did_you_mean, shown
+from costmodel.files import write_text
 from costmodel.live import live_chart
 from costmodel.scenario import Scenario
 from costmodel.sentences import cache_sentence, usual_lines, verdict

@@ -445,7 +445,11 @@ def _scan(numbers: _Numbers, row: Row) -> Shaped:
     """A recurrence in steps over many tokens is no kernel of one step."""
     flops = numbers.value(row, row.op.cost.flops) / numbers.layout.tp
     kernel = row.op.kernel or "scan"
-    return "scan" if numbers.tokens > 1 and kernel.endswith("_step") else kernel, {"bytes": numbers.moved(row), "flops": flops, "tokens": np.full(len(flops), float(numbers.tokens))}
+    return "scan" if numbers.tokens > 1 and kernel.endswith("_step") else kernel, {
+        "bytes": numbers.moved(row),
+        "flops": flops,
+        "tokens": np.full(len(flops), float(numbers.tokens)),
+    }
 
 
 def _memory(numbers: _Numbers, row: Row) -> Shaped:

@@ -42,8 +42,14 @@ def _architecture(name: str, hidden: int, *layers: tuple[str, dict[str, Any], di
     groups = [{"name": group, "count": 1, "mixer": mixer, "feed_forward": forward} for group, mixer, forward in layers]
     return Architecture.model_validate(
         {
-            "name": name, "title": name, "maker": "costmodel", "source": "small layers to validate with", "hidden_size": hidden,
-            "vocab_size": 1024, "tie_word_embeddings": True, "layers": groups,
+            "name": name,
+            "title": name,
+            "maker": "costmodel",
+            "source": "small layers to validate with",
+            "hidden_size": hidden,
+            "vocab_size": 1024,
+            "tie_word_embeddings": True,
+            "layers": groups,
         }
     )
 
@@ -105,9 +111,12 @@ def validate(
         name: kernels.Kernel(("batch", "tokens", "context"), _Layers(model, kernels).inputs, _Layers(model, kernels).run)
         for name, model in layers().items()
     }
-    found = kernels.measure(
-        points, device, budget_s=budget, seed=seed, kernels=timed, follow=lambda _, __, taken, expected: follow and follow(taken, expected)
-    )  # fmt: skip
+
+    def hear(_: Point, __: float, taken: int, expected: int) -> None:
+        if follow:
+            follow(taken, expected)
+
+    found = kernels.measure(points, device, budget_s=budget, seed=seed, kernels=timed, follow=hear)
     measured = {point: kernels.statistic(found.seconds.pop(point), device) for point in wanted}
     used = calibration or fitted_to(found, fitted, chosen, device, "fp32", seed)
     rows = tuple(_row(point, seconds, used) for point, seconds in measured.items())
@@ -147,16 +156,17 @@ class _Layers:
         """Activations that were just written, and weights, caches and states that no cache holds."""
         width = self.model.hidden_size
         parts = []
-        for group in self.model.layers:
-            for block in (group.mixer, group.feed_forward):
-                norm = s.warm(width) * width**-0.5  # products of rows of length one, about: none becomes a denormal
-                parts.append((norm, CUTS[block.kind](block, width, s, (batch, tokens, context))))
+        for block in self._blocks():
+            norm = s.warm(width) * width**-0.5  # rows of length one, about: no product becomes a denormal
+            parts.append((norm, CUTS[block.kind](block, width, s, (batch, tokens, context))))
         return s.warm(batch * tokens, width), parts, (batch, tokens, context)
+
+    def _blocks(self) -> list[Any]:
+        return [block for group in self.model.layers for block in (group.mixer, group.feed_forward)]
 
     def run(self, x: Tensor, parts: list[tuple[Tensor, Weights]], sides: Sides) -> Tensor:
         """Norm, block, residual; and so on."""
-        blocks = [block for group in self.model.layers for block in (group.mixer, group.feed_forward)]
-        for block, (norm, weights) in zip(blocks, parts, strict=True):
+        for block, (norm, weights) in zip(self._blocks(), parts, strict=True):
             y = RUNS[block.kind](block, self.kernels, self.kernels.norm(x, norm), weights, sides)
             x = self.kernels.add(x, y)
         return x
@@ -231,7 +241,10 @@ def _run_mla(block: Any, t: Any, x: Tensor, w: Weights, sides: Sides) -> Tensor:
 
 def _cut_delta(block: Any, width: int, s: Any, sides: Sides) -> Weights:
     batch, tokens, _ = sides
-    keys, values = block.linear_num_key_heads * block.linear_key_head_dim, block.linear_num_value_heads * block.linear_value_head_dim
+    keys, values = (
+        block.linear_num_key_heads * block.linear_key_head_dim,
+        block.linear_num_value_heads * block.linear_value_head_dim,
+    )
     heads, kernel = block.linear_num_value_heads, block.linear_conv_kernel_dim
     state = s.cold(batch, heads, block.linear_key_head_dim, block.linear_value_head_dim) if tokens == 1 else None
     return {

@@ -79,11 +79,9 @@ class Mamba2(Mixer):
             return [scan("selective_scan", on_state, self._states(), moved=moved, algorithm=algorithm, kernel="ssd_step"), decay]
         squares = B * chunk_powers(T, C, 2)
         within = 2 * squares * (n_g * d_N + inner)
-        scores = 2 * squares * n_g  # written once and read once
+        all_moved = moved + 2 * squares * n_g  # scores are written once and read once
         return [
-            scan(
-                "selective_scan", on_state + within, self._states(), moved=moved + scores, algorithm=algorithm, kernel="ssd_chunked"
-            ),  # fmt: skip
+            scan("selective_scan", on_state + within, self._states(), moved=all_moved, algorithm=algorithm, kernel="ssd_chunked"),
             vector("decay_mask", squares * n_m, 3, moved=ZERO, algorithm=algorithm),
             self._state_passing(algorithm),
         ]

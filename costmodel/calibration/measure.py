@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import platform
 import re
 import time
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from costmodel.calibration.shapes import SPACES, Point
 from costmodel.errors import CostModelError, did_you_mean, excerpt, shown
@@ -69,7 +68,7 @@ class Pool:
         bytes_each = self.buffer.element_size()
         if elements * bytes_each > MOST_BYTES:
             raise CostModelError(
-                f"inputs of {elements * bytes_each / 2**30:.1f} GiB, at most {MOST_BYTES / 2**30:g} are kept: choose a smaller shape"
+                f"inputs of {elements * bytes_each / 2**30:.1f} GiB, at most {MOST_BYTES / 2**30:g}: choose a smaller shape"
             )
         floor = int(min(BEYOND_CACHE * last_level_cache(self.device), MOST_BYTES / 2)) // bytes_each
         blocks = -(-max(elements, floor) // MIB)
@@ -137,7 +136,7 @@ Inputs = Callable[..., tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Kernel:
-    """`dims` name its shape, `inputs(source, **shape)` cuts one set of inputs, `call(*inputs)` is what is timed and returns its outputs."""
+    """`dims` name its shape, `inputs(source, **shape)` cuts one set of inputs, `call(*inputs)` is timed and returns outputs."""
 
     dims: tuple[str, ...]
     inputs: Inputs
@@ -379,7 +378,7 @@ def gdn_step(q: Tensor, k: Tensor, v: Tensor, decay: Tensor, beta: Tensor, state
 def ssd_chunked(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Mamba-2's state-space duality in chunks of 64: scores within a chunk, one state a chunk, states passed on.
 
-    x [batch, tokens, heads, head_dim], steps dt [batch, tokens, heads], rates a [heads] < 0, b and c [batch, tokens, groups, state].
+    x [batch, tokens, heads, head_dim], steps dt [batch, tokens, heads], rates a [heads] < 0, b, c [batch, tokens, groups, state].
     """
     tokens, groups = x.shape[1], b.shape[2]
     b, c = (_chunks(y.transpose(1, 2).float()).unsqueeze(2) for y in (b, c))  # [batch, groups, 1, chunks, CHUNK, state]
@@ -394,7 +393,8 @@ def ssd_chunked(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor) -> tuple
         before.append(state)
         state = state * through[:, :, :, i] + own[:, :, :, i]
     y = y + (c @ torch.stack(before, dim=3).transpose(-1, -2)) * passed.exp()
-    return y.flatten(3, 4)[..., :tokens, :].flatten(1, 2).transpose(1, 2).contiguous(), state.flatten(1, 2)
+    y = y.flatten(3, 4)
+    return y[..., :tokens, :].flatten(1, 2).transpose(1, 2).contiguous(), state.flatten(1, 2)
 
 
 @kernel(
@@ -444,7 +444,8 @@ def _chunks(x: Tensor) -> Tensor:
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
     """[batch, tokens, heads, width] -> [batch, groups, heads of a group, chunks, CHUNK, width]."""
-    return _chunks(x.transpose(1, 2)).unflatten(1, (groups, -1))
+    chunks = _chunks(x.transpose(1, 2))
+    return chunks.view(len(x), groups, -1, *chunks.shape[2:])
 
 
 # --- timing
@@ -533,7 +534,9 @@ def check_device(device: str) -> None:
     if not (device == "cpu" or re.fullmatch(r"cuda(:\d{1,2})?", device)):
         raise CostModelError(f"no device {shown(device)}; known: cpu, cuda, cuda:0")
     if _is_cuda(device) and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
-        raise CostModelError(f"device {device} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
+        raise CostModelError(
+            f"device {device} is not here: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices"
+        )
 
 
 def _check(points: list[Point], device: str, kernels: Kernels) -> None:
@@ -576,7 +579,7 @@ def _sample(point: Point, kernel: Kernel, device: str, known: float | None) -> f
 def _elapsed(run: Callable[[int], Any], turns: Iterable[int], device: str) -> float:
     """Seconds of the turns together: of this thread's CPU time, or between two events of the device."""
     if _is_cuda(device):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(device)
         begin.record()
         for turn in turns:

@@ -52,20 +52,22 @@ def calibrate(
     form = dtype or ("fp32" if device == "cpu" else "bf16")
     fitted, scored = plan(quick, seed, form), checks(quick, seed, form)
     file = Path(path) if path is not None else None
+
+    def hear(point: Point, seconds: float, taken: int, expected: int) -> None:
+        kept.add(point, seconds)
+        if follow:
+            follow(taken, expected)
+
     with _Kept.of(file, {**measuring.machine(device), "dtype": form, "quick": quick, "seed": seed}) as kept:
         found = measuring.measure(
             [*fitted, *scored], device, budget_s=QUICK_BUDGET_S if quick else BUDGET_S, seed=seed, done=kept.samples,
-            follow=lambda point, seconds, taken, expected: kept.add(point, seconds) or (follow or _silent)(taken, expected),
+            follow=hear,
         )  # fmt: skip
     calibration = fitted_to(found, fitted, chosen, device, form, seed)
     if file is not None:
         write_text(file, as_json(calibration))
         kept.forget()
     return calibration
-
-
-def _silent(taken: int, expected: int) -> None:
-    """Nobody listens."""
 
 
 def torch_kernels() -> Any:
@@ -85,7 +87,9 @@ def named(accelerator: Device | None, device: str) -> Accelerator:
     words = name.lower().replace("-", " ").split()
     fitting = [known for known in accelerators() if set(known.replace("-sxm", "").split("-")) <= set(words)]
     if not fitting:
-        raise CostModelError(f"no accelerator is called {shown(name)}; name its peaks with --accelerator (see `costmodel accelerators`)")
+        raise CostModelError(
+            f"no accelerator is called {shown(name)}; name its peaks with --accelerator (see `costmodel accelerators`)"
+        )
     return as_accelerator(max(fitting, key=len))
 
 
@@ -122,7 +126,8 @@ def _notes(machine: Machine) -> tuple[str, ...]:
 
 
 def _fitted(
-    name: str, points: list[Point], figures: Mapping[Point, float], fitted: set[Point], peaks: Peaks, on_cpu: bool, dtype: str, seed: int
+    name: str, points: list[Point], figures: Mapping[Point, float], fitted: set[Point], peaks: Peaks, on_cpu: bool, dtype: str,
+    seed: int,
 ) -> CalibratedClass:  # fmt: skip
     kernel = kernel_class(name)
     sizes = [point.sizes() for point in points]

@@ -191,7 +191,10 @@ SPACES: dict[str, Space] = {
     ),
     "gdn_chunked": Space(
         ("batch", "tokens", "key_heads", "value_heads", "key_dim", "value_dim"),
-        ((1, 2, 4, 8, 64, 64), (1, 8, 1, 2, 32, 32), (1, 1024, 16, 32, 128, 128), (1, 512, 8, 16, 128, 128), (1, 65, 4, 8, 128, 128)),
+        (
+            (1, 2, 4, 8, 64, 64), (1, 8, 1, 2, 32, 32), (1, 1024, 16, 32, 128, 128), (1, 512, 8, 16, 128, 128),
+            (1, 65, 4, 8, 128, 128),
+        ),
         ((1, 2), (4, 2048), (1, 2, 4, 8, 16), (2, 4, 8, 16, 32), WIDTHS, WIDTHS),
         lambda batch, tokens, key_heads, value_heads, key_dim, value_dim: (
             5 * batch * tokens * value_heads * (6 * key_dim * value_dim + 128 * (3 * key_dim + 2 * value_dim)),
