@@ -60,8 +60,8 @@ class Space:
     ranges: tuple[Sizes, ...]
     size: Callable[..., tuple[float, float]]
     sizes: Callable[..., dict[str, float]] = dict
-    count: int = 16
-    checks: int = 10
+    count: int = 24
+    checks: int = 14
     kernel: str = ""
 
 
@@ -114,21 +114,21 @@ SPACES: dict[str, Space] = {
         ((2, 4096, 1024), (2, 64, 64), (1024, 4096, 2048), (64, 2048, 2048), (65, 1040, 1024)),
         ((2, 2048), (48, 8192), (48, 8192)),
         lambda m, n, k: (2 * m * n * k, m * k + n * k + m * n),
-        count=40, checks=24,
+        count=48, checks=30,
     ),
     "gemv": Space(
         ("n", "k"),
         ((1024, 1024), (64, 64), (16384, 4096), (2048, 4096), (1025, 1025)),
         ((48, 16384), (48, 16384)),
         lambda n, k: (2 * n * k, n * k),
-        count=24, checks=14,
+        count=32, checks=18,
     ),
     "bmm": Space(
         ("b", "m", "n", "k"),
         ((8, 1, 256, 64), (1, 8, 16, 16), (16, 512, 1024, 128), (8, 256, 1024, 128), (8, 65, 65, 64)),
         ((1, 64), (1, 1024), (16, 1024), (16, 256)),
         lambda b, m, n, k: (2 * b * m * n * k, b * (m * k + n * k + m * n)),
-        count=24, checks=14,
+        count=32, checks=18,
     ),
     "prefill_attention": Space(
         ("batch", "heads", "kv_heads", "head_dim", "tokens"),
@@ -139,7 +139,7 @@ SPACES: dict[str, Space] = {
             batch * head_dim * tokens * (2 * heads + 2 * kv_heads),
         ),
         lambda **shape: {**shape, "prefix": 0},
-        count=40, checks=24,
+        count=48, checks=30,
     ),
     "decode_attention": Space(
         ("batch", "heads", "kv_heads", "head_dim", "context"),
@@ -149,7 +149,7 @@ SPACES: dict[str, Space] = {
             4 * batch * heads * context * head_dim,
             2 * batch * kv_heads * context * head_dim,
         ),
-        count=40, checks=24,
+        count=64, checks=36,
     ),
     "mla_decode": Space(
         ("batch", "heads", "latent", "rope", "context"),
@@ -159,7 +159,7 @@ SPACES: dict[str, Space] = {
             2 * batch * heads * context * (2 * latent + rope),
             batch * context * (latent + rope),
         ),
-        count=20,
+        count=24, checks=14,
     ),
     "moe": Space(
         ("tokens", "hidden", "inter", "topk", "experts"),
@@ -167,7 +167,7 @@ SPACES: dict[str, Space] = {
         ((1, 512), (128, 2048), (64, 1024), (1, 2, 4, 8), (4, 8, 16, 32)),
         lambda tokens, hidden, inter, topk, experts: (6 * tokens * topk * hidden * inter, 3 * experts * hidden * inter),
         lambda **shape: {**shape, "tp": 1, "ep": 1, "skew": 0},
-        count=24, checks=14,
+        count=32, checks=18,
     ),
     "norm": _plain(4, 2, least=32),
     "softmax": _plain(5, 2),
@@ -201,7 +201,7 @@ SPACES: dict[str, Space] = {
             10 * batch * tokens * value_heads * (key_dim + value_dim),
         ),
         _delta_rule("chunked"),
-        count=20,
+        count=32, checks=18,
     ),
     "gdn_step": Space(
         ("batch", "key_heads", "value_heads", "key_dim", "value_dim"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.calibration.fit import Fit, Scores, fit
+from costmodel.calibration.fit import MIN_POINTS, Fit, Scores, fit
 from costmodel.calibration.points import choose
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.hardware import Accelerator
@@ -186,7 +186,7 @@ def fit_table(measured: Measured, peaks: Peaks, points: int = 40, seed: int = 0)
     """Fits `points` rows, chosen by their shapes alone, and scores every other row."""
     kernel = measured.kernel
     chosen = choose(kernel.distances(measured.shape), points, seed)
-    if len(chosen) == len(measured.seconds):
+    if len(chosen) == len(measured.seconds) >= MIN_POINTS:
         raise CostModelError(f"{len(chosen)} rows leave none to score; fit fewer than that with --points")
     extra = ("quantise",) if kernel.name == "gemm" and peaks.element_bytes == 1 else ()
     return fit_rows(measured, peaks, chosen, extra)
