@@ -100,10 +100,27 @@ class KernelClass:
         best: Array = np.maximum(work.flops / peaks.flops_per_s, work.moved / peaks.memory_bytes_per_s)
         return best
 
+    def regimes(self, shape: Shape, peaks: Peaks, seconds: Array) -> list[str]:
+        """What bounds each point: `bound_by` of its times at the datasheet's peaks."""
+        work = self.work(shape, peaks)
+        compute, memory = work.flops / peaks.flops_per_s, work.moved / peaks.memory_bytes_per_s
+        return [bound_by(self.name, *times) for times in zip(seconds, compute, memory, strict=True)]
+
     def distances(self, shape: Shape) -> Array:
         """Points in log space: one row a shape."""
         rows: Array = np.log2(np.stack([np.maximum(size, 0.5) for size in self.features(shape)], axis=1))
         return rows
+
+
+def bound_by(kernel: str, seconds: float, compute_s: float, memory_s: float) -> str:
+    """What takes longest at the datasheet's peaks; latency where that is less than a fifth of the time.
+
+    >>> bound_by("gemm", 1e-3, 9e-4, 1e-4), bound_by("norm", 1e-5, 0.0, 1e-7), bound_by("allreduce", 1e-3, 0.0, 1e-3)
+    ('compute', 'latency', 'link')
+    """
+    if kernel == "allreduce":
+        return "link"
+    return "latency" if max(compute_s, memory_s) < 0.2 * seconds else "compute" if compute_s >= memory_s else "memory"
 
 
 PARAMETERS: dict[str, Parameter] = {
@@ -123,6 +140,7 @@ PARAMETERS: dict[str, Parameter] = {
     "half_n": Parameter(8.0, 0.01, 1000.0, "columns at which it does"),
     "half_k": Parameter(8.0, 0.01, 1000.0, "depth at which it does"),
     "pack": Parameter(1e-10, 1e-13, 3e-9, "seconds an element of weights that is packed for a product of more than one row"),
+    "column": Parameter(5e-9, 1e-11, 1e-6, "seconds a column of a product of more than one row"),
     "touch": Parameter(5e-5, 1e-6, 1e-3, "seconds each expert touched adds: its rows are found, gathered and added back"),
     "small_ops": Parameter(5e-5, 1e-6, 2e-3, "seconds of the small operations that an eager kernel is made of"),
     "eager": Parameter(3.0, 0.05, 300.0, "times its bytes are moved beside, between those operations"),
@@ -174,7 +192,7 @@ def _gemm_work(x: Shape, peaks: Peaks) -> Work:
 
 def _gemm(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     quantised = q["quantise"] * x["m"] * x["k"] if "quantise" in q else 0.0
-    packed = q["pack"] * x["n"] * x["k"] if "pack" in q else 0.0
+    packed = (q["pack"] * x["k"] + q["column"]) * x["n"] if "pack" in q else 0.0
     return q["t0"] + _roof(_gemm_work(x, peaks), peaks, q, _filled(x, q)) + quantised + packed
 
 
@@ -313,7 +331,7 @@ CLASSES: dict[str, KernelClass] = {
     for kernel in (
         KernelClass(
             "gemm", "matrix product", ("m", "n", "k"), (*FORM, "cache_gain"), _gemm_work, _gemm,
-            lambda x: (x["m"], x["n"], x["k"]), on_cpu=("half_m", "half_n", "half_k", "pack"),
+            lambda x: (x["m"], x["n"], x["k"]), on_cpu=("half_m", "half_n", "half_k", "pack", "column"),
         ),
         KernelClass(
             "gemv", "matrix product of one row", ("n", "k"), (*FORM, "cache_gain"), _gemv_work, _gemv,
@@ -375,6 +393,7 @@ CLASSES: dict[str, KernelClass] = {
             ("tokens", "hidden", "inter", "topk", "experts", "tp", "ep", "skew"),
             (*FORM, "cache_gain", "padding", "expert", "permute", "spread", "skew"), _moe_work, _moe,
             lambda x: (x["tokens"], x["hidden"], x["inter"] / x["tp"], x["topk"], x["experts"] / x["ep"], x["ep"]),
+            on_cpu=("half_m", "pack", "touch"),
         ),
         KernelClass(
             "allreduce", "all-reduce within a node", ("ranks", "bytes"), ("latency", "hop", "eta_l", "pipeline"),

@@ -26,7 +26,7 @@ from costmodel.evaluate import evaluate, evaluate_arrays
 from costmodel.formula import bound_values
 from costmodel.frames import frame
 from costmodel.hardware import Accelerator
-from costmodel.kernels import Peaks, kernel_class, pnorm
+from costmodel.kernels import Peaks, bound_by, kernel_class, pnorm
 from costmodel.memory import Capacity, capacity
 from costmodel.quantities import Row
 from costmodel.symbols import B, S, T
@@ -541,7 +541,7 @@ class _Kernels:
         return {
             "group": row.group, "layers": row.layers, "block": row.block, "op": row.op.name, "kind": row.op.kind,
             "kernel": launch.kernel, "dtype": launch.dtype, "calls": launch.times * share, "seconds": total,
-            "bound_by": _bound(launch.kernel, float(seconds), {name: float(part[place]) for name, part in parts.items()}),
+            "bound_by": bound_by(launch.kernel, float(seconds), *(float(parts[name][place]) for name in ("compute", "memory"))),
             "state": state, "_key": id(row.op),
         }  # fmt: skip
 
@@ -557,11 +557,3 @@ class _Kernels:
             yield f"{name}: not measured on this accelerator; its time is a guess from the datasheet, off by a factor of 2 at times"
         elif self.fit.beyond(self._sizes()).any():
             yield f"{name}: some shapes lie outside the measured range"
-
-
-def _bound(kernel: str, seconds: float, ideal: dict[str, float]) -> str:
-    """What takes longest at the datasheet's peaks; latency where that is less than a fifth of the time."""
-    if kernel == "allreduce":
-        return "link"
-    longest = max(ideal, key=lambda name: ideal[name])
-    return longest if ideal[longest] >= 0.2 * seconds else "latency"

@@ -13,7 +13,8 @@ from costmodel.calibration.fit import Scores
 from costmodel.calibration.own import BUDGET_S, QUICK_BUDGET_S, fitted_to, named, torch_kernels
 from costmodel.calibration.shapes import SINGLE, Point, checks, plan
 from costmodel.calibration.store import Calibration
-from costmodel.catalog import Device, as_accelerator
+from costmodel.catalog import Device
+from costmodel.errors import CostModelError
 from costmodel.roofline import time_pass
 
 Tensor = Any
@@ -102,7 +103,9 @@ def validate(
     """
     kernels = torch_kernels()
     kernels.check_device(device)
-    chosen = as_accelerator(calibration.accelerator) if calibration else named(accelerator, device)
+    chosen = named(accelerator, device)
+    if calibration and calibration.accelerator != chosen.name:
+        raise CostModelError(f"calibration {calibration.name} was measured on {calibration.accelerator}, not on {chosen.name}")
     wanted = list(_points(quick))
     fitted = [] if calibration else plan(quick, seed)
     points = [*wanted, *fitted, *([] if calibration else checks(quick, seed))]

@@ -19,7 +19,7 @@ from costmodel.catalog import Device, accelerators, as_accelerator
 from costmodel.errors import CostModelError, shown
 from costmodel.files import write_text
 from costmodel.hardware import Accelerator
-from costmodel.kernels import Peaks, kernel_class
+from costmodel.kernels import CLASSES, Peaks, kernel_class
 
 if TYPE_CHECKING:
     from costmodel.calibration.measure import Measured
@@ -101,10 +101,11 @@ def fitted_to(
 
     figures = {point: statistic(samples, device) for point, samples in found.seconds.items()}
     classes: dict[str, list[Point]] = {}
-    for point in figures:
+    for point in sorted(figures, key=lambda point: (point not in set(fitted), str(point))):
         classes.setdefault(point.kernel, []).append(point)
     on_cpu, peaks = device == "cpu", Peaks.of(accelerator, dtype)
-    fits = [_fitted(name, points, figures, set(fitted), peaks, on_cpu, dtype, seed) for name, points in classes.items()]
+    known = set(fitted)
+    fits = [_fitted(name, classes[name], figures, known, peaks, on_cpu, dtype, seed) for name in CLASSES if name in classes]
     rounds = min(len(samples) for samples in found.seconds.values())
     machine = Machine(
         **found.machine,
@@ -119,10 +120,15 @@ def fitted_to(
 
 
 def _notes(machine: Machine) -> tuple[str, ...]:
+    ran = f"{machine.threads} thread of it" if machine.threads else "all of it"
+    measured = f"measured on {machine.device}, {ran}, with torch {machine.torch}"
     if not machine.noisy:
-        return ()
+        return (measured,)
     low, high = machine.canary_s
-    return (f"noisy: the same product took {low * 1e3:.2f} to {high * 1e3:.2f} ms; measure again on a quiet machine",)
+    return (
+        measured,
+        f"noisy: the same product took {low * 1e3:.2f} to {high * 1e3:.2f} ms; measure again on a quiet machine",
+    )
 
 
 def _fitted(
@@ -195,6 +201,8 @@ class _Kept:
                 raise CostModelError(f"{where} of another machine or other options; finish that run, or delete the file")
             for kind, shape, dtype, seconds in rows:
                 self.samples.setdefault(Point(kind, tuple(shape.items()), dtype), []).append(float(seconds))
+        except CostModelError:
+            raise
         except (ValueError, TypeError, AttributeError):
             raise CostModelError(f"{where} that cannot be read; delete the file to begin anew") from None
 

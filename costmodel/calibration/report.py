@@ -63,10 +63,11 @@ def _errors(calibration: Calibration) -> Table:
 
 
 def _class_rows(calibration: Calibration, measured: CalibratedClass) -> list[dict[str, Any]]:
-    """The same points three times: not fitted, left out in turn, and by the pure roofline."""
+    """Points that were not fitted, all and by what bounds them; those left out in turn; and the pure roofline's."""
     about = {"accelerator": calibration.accelerator, "kernel": measured.kernel, "dtype": measured.dtype}
     scored = {
         "not fitted": measured.held_out,
+        **{f"not fitted, bound by {bound}": scores for bound, scores in measured.regimes.items() if len(measured.regimes) > 1},
         "cross-validated": measured.cross_validated,
         "pure roofline, not fitted": measured.roofline,
     }

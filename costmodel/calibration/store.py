@@ -43,8 +43,9 @@ class ClassScores(Checked):
 class CalibratedClass(Checked):
     """One class of kernels on one device: its parameters, the points behind them, and its errors.
 
-    `held_out` scores points that were not fitted, `roofline` the pure roofline on the same points, `cross_validated` the
-    fitted points left out in turn. `length` and `noise` are those of the process on the residual, where it helped.
+    `held_out` scores points that were not fitted, `regimes` the same apart by what bounds them, `roofline` the pure roofline
+    on them, `cross_validated` the fitted points left out in turn. `length` and `noise` are those of the process on the
+    residual, where it helped.
     """
 
     kernel: str
@@ -59,6 +60,7 @@ class CalibratedClass(Checked):
     cross_validated: ClassScores
     held_out: ClassScores
     roofline: ClassScores
+    regimes: dict[str, ClassScores] = Field(default_factory=dict)
     dropped: dict[str, int] = Field(default_factory=dict)
     seed: int = 0
     source: Text
@@ -154,6 +156,7 @@ def calibrated_class(found: TableFit, dtype: str, seed: int, source: str, checks
         cross_validated=ClassScores.of(found.fit.scores),
         held_out=ClassScores.of(found.scores),
         roofline=ClassScores.of(found.roofline),
+        regimes={bound: ClassScores.of(scores) for bound, scores in found.regimes.items()},
         dropped=dict(found.measured.dropped),
         seed=seed,
         source=source,

@@ -180,6 +180,8 @@ class TableFit:
     chosen: NDArray[np.int64]
     scores: Scores
     roofline: Scores
+    regimes: Mapping[str, Scores]
+    """The same scores apart, for the points that compute, memory, latency or a link bounds."""
 
 
 def fit_table(measured: Measured, peaks: Peaks, points: int = 40, seed: int = 0) -> TableFit:
@@ -196,8 +198,14 @@ def fit_rows(measured: Measured, peaks: Peaks, chosen: NDArray[np.int64], extra:
     """Fits the chosen rows, and scores every other one."""
     kernel, others = measured.kernel, np.setdiff1d(np.arange(len(measured.seconds)), chosen)
     found = fit(kernel, _at(measured, chosen), measured.seconds[chosen], peaks, extra)
-    pure = Scores.of(kernel.roofline(_at(measured, others), peaks), measured.seconds[others])
-    return TableFit(found, measured, chosen, found.score(_at(measured, others), measured.seconds[others]), pure)
+    shape, seconds = _at(measured, others), measured.seconds[others]
+    pure = Scores.of(kernel.roofline(shape, peaks), seconds)
+    bounds = np.array(kernel.regimes(shape, peaks, seconds))
+    regimes = {
+        bound: found.score({size: values[bounds == bound] for size, values in shape.items()}, seconds[bounds == bound])
+        for bound in sorted(set(bounds.tolist()))
+    }
+    return TableFit(found, measured, chosen, found.score(shape, seconds), pure, regimes)
 
 
 def _at(measured: Measured, rows: NDArray[np.int64]) -> dict[str, Array]:
