@@ -17,6 +17,7 @@ import numpy as np
 from costmodel.anatomy import layer_runs
 from costmodel.architecture import Architecture
 from costmodel.blocks.base import Keeping
+from costmodel.hardware import Accelerator
 from costmodel.landscape import AXES, BATCHES, frontier, touched_rows
 from costmodel.palette import COLOURS, DASHES, GREY, SYMBOLS, colour
 from costmodel.scenario import WHAT, Scenario
@@ -444,6 +445,137 @@ def touched_curves(models: Sequence[Architecture]) -> Figure:
         "yaxis": {"title": {"text": "experts read"}, "tickformat": ".0%", "rangemode": "tozero"},
     }
     return _figure(lines, _layout("touched", **axes))
+
+
+def roofline(rows: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]], device: Accelerator) -> Figure:
+    """FLOP/s against FLOPs a byte, log-log: the device's roof, models' prefills and decode steps, kernels that were measured.
+
+    `rows` and `measured` as `intensity` makes them. A model is a line through its decode steps, labelled by their sequences,
+    and a star for its prefill.
+    """
+    every = [*rows, *measured]
+    low, high = (f(row["flops_per_byte"] for row in every) for f in (min, max)) if every else (1.0, 1000.0)
+    formats = dict.fromkeys(form for row in rows for form in row["formats"] if form in device.peak_flops_per_s) or {"bf16": None}
+    roofs = [_roof(device, form, min(low, 1.0) / 2, max(high, 1000.0) * 2) for form in formats]
+    points = []
+    if measured:
+        points = [
+            {
+                "type": "scatter", "mode": "markers", "name": "measured kernels", "hoverinfo": "text",
+                "x": [row["flops_per_byte"] for row in measured], "y": [row["flops_per_s"] for row in measured],
+                "ids": [row["kernels"] for row in measured],
+                "hovertext": [f"{row['kernels']}, measured: {quantity(row['flops_per_s'], 'FLOP/s')}" for row in measured],
+                "marker": {"color": GREY, "symbol": "circle-open", "size": 6},
+            }
+        ]  # fmt: skip
+    models = dict.fromkeys(row["title"] for row in rows)
+    lines = [
+        _passes([row for row in rows if row["title"] == title and row["phase"] == name], name, place)
+        for place, title in enumerate(models)
+        for name in ("decode", "prefill")
+    ]
+    reached = [row["flops_per_s"] for row in every] or [1e12]
+    axes = {
+        "xaxis": _log_axis("FLOPs a byte moved", _ticks([low, high]), lambda value: f"{value:g}"),
+        "yaxis": _log_axis("FLOP/s of one device", _ticks(reached), lambda value: quantity(value, "FLOP/s")),
+    }
+    return _figure([*roofs, *points, *lines], _layout("roofline", **axes))
+
+
+def _roof(device: Accelerator, form: str, low: float, high: float) -> Figure:
+    peak, bandwidth = float(device.peak(form)), float(device.given("memory_bytes_per_s"))
+    ridge = min(max(peak / bandwidth, low), high)
+    return {
+        "type": "scatter", "mode": "lines", "name": f"peak: memory, then {form}", "hoverinfo": "skip",
+        "x": [low, ridge, high], "y": [low * bandwidth, min(ridge * bandwidth, peak), peak],
+        "line": {"color": GREY, "width": 2, "dash": "solid" if form == "bf16" else "dash"},
+    }  # fmt: skip
+
+
+def _passes(rows: Sequence[dict[str, Any]], name: str, place: int) -> Figure:
+    title, decode = plotly_text(rows[0]["title"]), name == "decode"
+    ends = (0, len(rows) - 1)
+    labels = [f"batch {row['batch']}" if at in ends else "" for at, row in enumerate(rows)] if decode else [""]
+    return {
+        "type": "scatter", "mode": "lines+markers+text" if decode else "markers", "name": f"{title}, {name}",
+        "x": [row["flops_per_byte"] for row in rows], "y": [row["flops_per_s"] for row in rows],
+        "text": labels if place == 0 else [""] * len(rows), "textposition": "bottom right", "hoverinfo": "text",
+        "hovertext": [
+            f"{title}, {name} of {row['batch']}: {row['flops_per_byte']:.3g} FLOPs a byte, "
+            f"{quantity(row['flops_per_s'], 'FLOP/s')}, {quantity(row['seconds'], 's')}"
+            for row in rows
+        ],
+        "line": {"color": colour(place), "dash": DASHES[place % len(DASHES)], "width": 2},
+        "marker": {
+            "color": colour(place), "symbol": SYMBOLS[place % len(SYMBOLS)] if decode else "star", "size": 7 if decode else 14,
+        },
+    }  # fmt: skip
+
+
+def predicted_measured(rows: Sequence[dict[str, Any]], spread: float) -> Figure:
+    """Predicted against measured seconds of a class, log-log, with the diagonal and the interval around it."""
+    times = [row[name] for row in rows for name in ("measured_s", "predicted_s")]
+    low, high = min(times) / 1.5, max(times) * 1.5
+    lines = [_span(low, high, factor, dash) for factor, dash in ((1.0, "solid"), (spread, "dot"), (1 / spread, "dot"))]
+    ticks = _ticks([low, high])
+    axes = {
+        "xaxis": _log_axis("measured", ticks, seconds_text) | {"range": [log10(low), log10(high)]},
+        "yaxis": _log_axis("predicted", ticks, seconds_text) | {"range": [log10(low), log10(high)]},
+    }
+    return _figure([*lines, *_point_traces(rows, "predicted_s")], _layout("predicted", **axes))
+
+
+def residuals(rows: Sequence[dict[str, Any]], spread: float) -> Figure:
+    """Predicted over measured, less one, against measured seconds, with the interval."""
+    times = [row["measured_s"] for row in rows]
+    low, high = min(times) / 1.5, max(times) * 1.5
+    bounds = [
+        {**_span(low, high, 1.0, dash), "y": [error, error], "name": name}
+        for error, dash, name in ((0.0, "solid", "no error"), (spread - 1, "dot", "interval"), (1 / spread - 1, "dot", "interval"))
+    ]
+    axes = {
+        "xaxis": _log_axis("measured", _ticks([low, high]), seconds_text) | {"range": [log10(low), log10(high)]},
+        "yaxis": {"title": {"text": "error"}, "tickformat": "+.0%"},
+    }
+    return _figure([*bounds, *_point_traces(rows, "error")], _layout("residuals", **axes))
+
+
+def seconds_text(value: float) -> str:
+    """A tick of seconds."""
+    return quantity(value, "s")
+
+
+def _span(low: float, high: float, factor: float, dash: str) -> Figure:
+    name = "as measured" if factor == 1.0 else "interval"
+    return {
+        "type": "scatter", "mode": "lines", "x": [low, high], "y": [low * factor, high * factor], "hoverinfo": "skip",
+        "showlegend": False, "name": name, "line": {"color": GREY, "dash": dash, "width": 1.5},
+    }  # fmt: skip
+
+
+SHAPE_LEFT_OUT = ("points", "measured_s", "predicted_s", "error", "bound_by", "flops")
+
+
+def _point_traces(rows: Sequence[dict[str, Any]], height: str) -> list[Figure]:
+    """Points that were fitted, open; those that were not, filled: one trace each."""
+    traces = []
+    for what, place, symbol in (("fitted", 0, "circle-open"), ("not fitted", 1, "diamond")):
+        own = [row for row in rows if row["points"] == what]
+        shapes = [", ".join(f"{name} {value:,.0f}" for name, value in row.items() if name not in SHAPE_LEFT_OUT) for row in own]
+        if own:
+            traces.append(
+                {
+                    "type": "scatter", "mode": "markers", "name": what, "hoverinfo": "text", "ids": shapes,
+                    "x": [row["measured_s"] for row in own], "y": [row[height] for row in own],
+                    "hovertext": [
+                        f"{what}: {shape}<br>measured {seconds_text(row['measured_s'])}, "
+                        f"predicted {seconds_text(row['predicted_s'])} ({row['error']:+.0%}), bound by {row['bound_by']}"
+                        for shape, row in zip(shapes, own, strict=True)
+                    ],
+                    "marker": {"color": colour(place), "symbol": symbol, "size": 8},
+                }
+            )  # fmt: skip
+    return traces
 
 
 def table_rows(figure: Figure) -> list[dict[str, Any]]:

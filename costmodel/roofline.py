@@ -7,8 +7,8 @@ context of prompt + 1 to prompt + output - 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +21,9 @@ from costmodel.architecture import Architecture
 from costmodel.calibration.fit import Fit, guessed
 from costmodel.calibration.store import Calibration, read_calibration
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture, calibration_file, calibrations
+from costmodel.cost import Cost, Weight
 from costmodel.errors import CostModelError, shown
-from costmodel.evaluate import evaluate, evaluate_arrays
+from costmodel.evaluate import evaluate, evaluate_arrays, walk
 from costmodel.formula import bound_values
 from costmodel.frames import frame
 from costmodel.hardware import Accelerator
@@ -93,6 +94,21 @@ class PassTime:
     calibrated: bool
     ops: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """One pass at several batches: an array entry each of its seconds, and a rank's FLOPs and bytes.
+
+    `dtypes` are the formats that its products multiply in.
+    """
+
+    batches: Array
+    seconds: Array
+    flops: Array
+    bytes: Array
+    calibrated: bool
+    dtypes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -228,6 +244,25 @@ def time_pass(
     return timer.decode(batch, context, context) if tokens == 1 else timer.prefill(batch, tokens, context - tokens)
 
 
+def sweep_batches(
+    model: Source, accelerator: Device, batches: Sequence[int], tokens: int, context: int, precision: str | Precision = "bf16",
+    cache_precision: str = "bf16", parallel: Parallel | None = None,
+) -> Sweep:  # fmt: skip
+    """One pass over `tokens` new tokens a sequence at each of several batches: what `time_pass` gives, all at once.
+
+    >>> found = sweep_batches("llama-3.1-8b", "h100-sxm", [1, 64], 1, 4096)
+    >>> [round(work / moved) for work, moved in zip(found.flops, found.bytes)]
+    [1, 27]
+    """
+    device, formats = (
+        as_accelerator(accelerator),
+        precision if isinstance(precision, Precision) else _formats(precision, cache_precision),
+    )
+    timer = _Timer(as_architecture(model), device, parallel or Parallel(), formats, _calibration(None, device), (0.0, 1.0))
+    every = [whole("batch", batch) for batch in batches]
+    return timer.sweep(np.array(every), whole("tokens", tokens), whole("context", context))
+
+
 def _formats(precision: str, cache_precision: str) -> Precision:
     """What a name means for a device: weights of fp32 are multiplied in fp32, as everything beside them is."""
     formats = Precision.named(precision, cache=cache_precision)
@@ -269,16 +304,31 @@ class _Timer:
 
     def prefill(self, batch: int, tokens: int, prefix: int = 0) -> PassTime:
         """One pass over `tokens` new tokens a sequence."""
-        return self._timed(batch, tokens, np.array([float(prefix + tokens)]))
+        return self._timed(np.array([batch]), tokens, np.array([prefix + tokens]))
 
     def decode(self, batch: int, first: int, last: int) -> PassTime:
         """The mean of single-token passes at contexts `first` to `last`."""
-        return self._timed(batch, 1, np.unique(np.round(np.linspace(first, last, DECODE_POINTS))))
+        contexts = np.unique(np.round(np.linspace(first, last, DECODE_POINTS)))
+        return self._timed(np.full(len(contexts), batch), 1, contexts, _mean_weights(contexts))
 
-    def _timed(self, batch: int, tokens: int, contexts: Array) -> PassTime:
-        launches = list(self._launches(batch, tokens, contexts))
-        timed = [_Kernels(self._fit(*key), list(group)) for key, group in _by_class(launches)]
-        ops = [op for kernels in timed for op in kernels.ops(_mean_weights(contexts))]
+    def sweep(self, batches: Array, tokens: int, context: int) -> Sweep:
+        """A pass of each batch at one context."""
+        launches, timed = self._kernels(batches, tokens, np.full(len(batches), context))
+        seconds, flops, moved = (np.sum([kernels.totals[place] for kernels in timed], axis=0) for place in range(3))
+        guessed_s = np.sum([kernels.totals[0] for kernels in timed if kernels.state == "datasheet"], axis=0) * np.ones(len(batches))
+        dtypes = tuple(dict.fromkeys(launch.dtype for launch in launches if launch.kernel in ("gemm", "moe")))
+        return Sweep(batches, seconds, flops, moved, bool((guessed_s <= MINOR * seconds).all()), dtypes)
+
+    def _timed(self, batches: Array, tokens: int, contexts: Array, weights: Array | None = None) -> PassTime:
+        """The mean over points of these weights."""
+        return self._summed(*self._kernels(batches, tokens, contexts), np.ones(1) if weights is None else weights)
+
+    def _kernels(self, batches: Array, tokens: int, contexts: Array) -> tuple[list[Launch], list[_Kernels]]:
+        launches = list(self._launches(batches, tokens, contexts))
+        return launches, [_Kernels(self._fit(*key), list(group)) for key, group in _by_class(launches)]
+
+    def _summed(self, launches: list[Launch], timed: list[_Kernels], weights: Array) -> PassTime:
+        ops = [op for kernels in timed for op in kernels.ops(weights)]
         device_s = sum(op["seconds"] for op in ops)
         host_s = self.host[0] * sum(op["calls"] for op in ops)
         seconds = float(pnorm(np.array(self.host[1] * device_s), np.array(host_s), OVERLAP)) if host_s else self.host[1] * device_s
@@ -297,10 +347,10 @@ class _Timer:
 
     # rows as kernels
 
-    def _launches(self, batch: int, tokens: int, contexts: Array) -> Iterator[Launch]:
+    def _launches(self, batches: Array, tokens: int, contexts: Array) -> Iterator[Launch]:
         options = Options(precision=self.formats)
         rows = self.model._rows(options, Phase.DECODE if tokens == 1 else Phase.PREFILL)
-        numbers = _Numbers(batch, tokens, contexts, self.formats, self.layout, self.device)
+        numbers = _Numbers(batches, tokens, contexts, self.formats, self.layout, self.device)
         launches = [launch for row in rows if (launch := numbers.launch(row)) is not None]
         for launch in _merged(launches):
             yield replace(launch, kernel=self._known(_narrowest(launch), launch.dtype))
@@ -344,14 +394,16 @@ def _as_in_a_model(calibration: Calibration, kernel: str, dtype: str, device: Ac
 
 @dataclass(frozen=True, eq=False)
 class _Numbers:
-    """Numbers for letters: one batch and number of new tokens, several contexts."""
+    """Numbers for letters: one number of new tokens, and a batch and a context for each of several points."""
 
-    batch: int
+    batches: Array
     tokens: int
     contexts: Array
     formats: Precision
     layout: Parallel
     device: Accelerator
+    _kept: dict[int, tuple[dict[Any, Any], dict[Any, Array]]] = field(default_factory=dict)
+    """For each row its plain numbers, with those of all expressions of them, and the arrays."""
 
     def launch(self, row: Row) -> Launch | None:
         """A row as a kernel; None for what is fused into its neighbour and moves nothing. Raises where no class fits."""
@@ -365,22 +417,31 @@ class _Numbers:
 
     def value(self, row: Row, expr: Expr) -> Array:
         """An expression of a row at every context."""
-        letters = {B: self.batch, T: self.tokens}
-        known = {**letters, S: self.contexts, **bound_values(row.binding, letters)}
-        varies = isinstance(known[S], np.ndarray) and S in expr.free_symbols
-        return evaluate_arrays(expr, known) if varies else np.full(len(self.contexts), float(evaluate(expr, known)))
+        if id(row) not in self._kept:
+            self._kept[id(row)] = self._letters(row)
+        plain, arrays = self._kept[id(row)]
+        if arrays and not expr.free_symbols.isdisjoint(arrays):
+            return evaluate_arrays(expr, {letter: plain[letter] for letter in expr.free_symbols - arrays.keys()} | arrays)
+        return np.full(len(self.contexts), float(walk(expr, plain)))
+
+    def _letters(self, row: Row) -> tuple[dict[Any, Any], dict[Any, Array]]:
+        """What is the same at every point is a number."""
+        places = {B: self.batches, S: self.contexts}
+        arrays = {letter: values for letter, values in places.items() if (values != values[0]).any()}
+        plain: dict[Any, Any] = {letter: int(values[0]) for letter, values in places.items() if letter not in arrays}
+        plain[T] = self.tokens
+        return plain | bound_values(row.binding, {letter: plain[letter] for letter in (B, T) if letter in plain}), arrays
 
     def shape(self, row: Row) -> dict[str, Array]:
         return {name: self.value(row, expr) for name, expr in row.op.shape}
 
     def stored(self, row: Row) -> Array:
         """Bytes an element of the row's matrices, as they are kept."""
-        weight = row.op.cost.weights[0]
-        return self.value(row, weight.bytes(self.formats)) / self.value(row, weight.elements)
+        return self.value(row, _bytes_an_element(row.op.cost.weights[0], self.formats))
 
     def moved(self, row: Row) -> Array:
         """Bytes a rank moves of a row in one layer."""
-        moved = self.value(row, row.op.cost.bytes_moved(self.formats))
+        moved = self.value(row, _bytes_moved(row.op.cost, self.formats))
         return moved / (1 if row.op.split == "none" else self.layout.tp)
 
     def _dtype(self, row: Row, kernel: str) -> str:
@@ -390,6 +451,16 @@ class _Numbers:
             return wide
         stored = self.formats.matrix(row.op.cost.weights[0].role).name
         return stored if stored in ("fp8", "int8") and stored in self.device.peak_flops_per_s else wide
+
+
+@lru_cache(maxsize=4096)
+def _bytes_moved(cost: Cost, formats: Precision) -> Expr:
+    return cost.bytes_moved(formats)
+
+
+@lru_cache(maxsize=4096)
+def _bytes_an_element(weight: Weight, formats: Precision) -> Expr:
+    return weight.bytes(formats) / weight.elements
 
 
 Shaped = tuple[str, dict[str, Array]]
@@ -491,10 +562,10 @@ def _all_reduces(launches: Sequence[Launch], numbers: _Numbers, width: int) -> I
     """One for each block and layer whose last product leaves a sum in parts."""
     numbers.device.given("link_bytes_per_s")
     last = {(launch.row.group, launch.row.block): launch for launch in launches if launch.row.op.split == "rows"}
-    size = float(numbers.batch * numbers.tokens * width) * float(evaluate(numbers.formats.element("activations"), {}))
+    size = numbers.batches * float(numbers.tokens * width) * float(evaluate(numbers.formats.element("activations"), {}))
     for launch in last.values():
         op = replace(launch.row.op, name="all_reduce", kind="collective")
-        sizes = {"ranks": np.full(len(numbers.contexts), float(numbers.layout.tp)), "bytes": np.full(len(numbers.contexts), size)}
+        sizes = {"ranks": np.full(len(numbers.contexts), float(numbers.layout.tp)), "bytes": size}
         yield Launch(replace(launch.row, op=op), "allreduce", "bf16", sizes, launch.times)
 
 
@@ -521,28 +592,44 @@ class _Kernels:
     fit: Fit
     launches: list[Launch]
 
+    @cached_property
     def _sizes(self) -> dict[str, Array]:
         names = self.launches[0].sizes
         return {name: np.concatenate([launch.sizes[name] for launch in self.launches]) for name in names}
 
     def ops(self, weights: Array) -> list[dict[str, Any]]:
         """A dict a launch; `_key` tells which."""
-        sizes, kernel, peaks = self._sizes(), self.fit.kernel, self.fit.peaks
-        seconds = (self.fit.predict(sizes).reshape(len(self.launches), -1)) @ weights
-        work = kernel.work(sizes, peaks)
-        parts = {"compute": work.flops / peaks.flops_per_s, "memory": work.moved / peaks.memory_bytes_per_s}
-        shares = {name: part.reshape(len(self.launches), -1) @ weights for name, part in parts.items()}
-        state = "datasheet" if np.isinf(self.fit.lowest).any() else "calibrated"
-        return [self._op(launch, place, seconds[place], shares, state) for place, launch in enumerate(self.launches)]
+        seconds, flops, moved = (each @ weights for each in self._points)
+        return [self._op(launch, *figures) for launch, *figures in zip(self.launches, seconds, flops, moved, strict=True)]
 
-    def _op(self, launch: Launch, place: int, seconds: float, parts: dict[str, Array], state: str) -> dict[str, Any]:
-        share = launch.share / (3 if launch.kernel == "moe" else 1)
-        row, total = launch.row, float(seconds) * launch.times * share
+    @property
+    def state(self) -> str:
+        """`calibrated`, or `datasheet` where the class was not measured on this device."""
+        return "datasheet" if np.isinf(self.fit.lowest).any() else "calibrated"
+
+    @cached_property
+    def totals(self) -> tuple[Array, Array, Array]:
+        """Seconds, FLOPs and bytes of all launches together, at each point; what crosses links is no memory's."""
+        times = np.array([launch.times * _share(launch) for launch in self.launches])
+        seconds, flops, moved = (times @ each for each in self._points)
+        return seconds, flops, moved * (self.fit.kernel.name != "allreduce")
+
+    @cached_property
+    def _points(self) -> tuple[Array, Array, Array]:
+        """Seconds, FLOPs and bytes of each launch at each point."""
+        work = self.fit.kernel.work(self._sizes, self.fit.peaks)
+        every = self.fit.predict(self._sizes), work.flops, work.moved
+        seconds, flops, moved = (each.reshape(len(self.launches), -1) for each in every)
+        return seconds, flops, moved
+
+    def _op(self, launch: Launch, seconds: float, flops: float, moved: float) -> dict[str, Any]:
+        row, times, peaks = launch.row, launch.times * _share(launch), self.fit.peaks
+        bound = bound_by(launch.kernel, float(seconds), float(flops / peaks.flops_per_s), float(moved / peaks.memory_bytes_per_s))
         return {
             "group": row.group, "layers": row.layers, "block": row.block, "op": row.op.name, "kind": row.op.kind,
-            "kernel": launch.kernel, "dtype": launch.dtype, "calls": launch.times * share, "seconds": total,
-            "bound_by": bound_by(launch.kernel, float(seconds), *(float(parts[name][place]) for name in ("compute", "memory"))),
-            "state": state, "_key": id(row.op),
+            "kernel": launch.kernel, "dtype": launch.dtype, "calls": times, "seconds": float(seconds) * times,
+            "flops": float(flops) * times, "bytes": 0.0 if bound == "link" else float(moved) * times,
+            "bound_by": bound, "state": self.state, "_key": id(row.op),
         }  # fmt: skip
 
     def share(self, ops: Sequence[dict[str, Any]], whole_s: float) -> float:
@@ -555,5 +642,10 @@ class _Kernels:
         name = f"{self.fit.kernel.name} in {self.launches[0].dtype}"
         if np.isinf(self.fit.lowest).any():
             yield f"{name}: not measured on this accelerator; its time is a guess from the datasheet, off by a factor of 2 at times"
-        elif self.fit.beyond(self._sizes()).any():
+        elif self.fit.beyond(self._sizes).any():
             yield f"{name}: some shapes lie outside the measured range"
+
+
+def _share(launch: Launch) -> float:
+    """Its part of the class's kernel: routed experts are a third of it each."""
+    return launch.share / (3 if launch.kernel == "moe" else 1)

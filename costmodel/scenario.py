@@ -9,9 +9,11 @@ from urllib.parse import urlencode
 from pydantic import Field
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import accelerators, presets
+from costmodel.catalog import accelerators, calibrations, presets
 from costmodel.errors import CostModelError, did_you_mean, excerpt, shown
 from costmodel.formula import Formula
+from costmodel.kernels import CLASSES
+from costmodel.kernels import ELEMENT_BYTES as DTYPES
 from costmodel.memory import Capacity, capacity
 from costmodel.units import MAX_WHOLE, parse_tokens, tokens, whole
 from costmodel.workload import ELEMENT_BYTES, FORMATS, Checked, Precision
@@ -46,7 +48,8 @@ class Scenario(Checked):
 
     `model` and `other` are the models that a page about one or two of them is about (empty: the first ones),
     `quantity` what it shows, `to_weights` and `to_cache` the other's formats, `height` and `along` the
-    axes of the landscape, `edit` the changes made to `model`.
+    axes of the landscape, `edit` the changes made to `model`, `calibration` the one that a page shows (empty: the accelerator's),
+    `kernels` which class of it.
 
     >>> Scenario(context=4096).query()["context"]
     ['4k']
@@ -69,6 +72,8 @@ class Scenario(Checked):
     height: Literal["cache_bytes_per_token", "decode_flops", "params_active"] = "cache_bytes_per_token"
     along: Literal["size", "date"] = "size"
     edit: Annotated[tuple[str, ...], Field(max_length=MAX_EDITS)] = ()
+    calibration: str = ""
+    kernels: str = ""
 
     # a link
 
@@ -196,5 +201,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "to_cache": (SAME, *ELEMENT_BYTES),
     "height": ("cache_bytes_per_token", "decode_flops", "params_active"),
     "along": ("size", "date"),
+    "calibration": ("", *calibrations()),
+    "kernels": ("", *(f"{name} {dtype}" for name in CLASSES for dtype in DTYPES)),
 }
 """What may be chosen, by field."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from costmodel.architecture import Architecture
 from costmodel.blocks.base import Keeping
+from costmodel.calibration.store import ClassScores
 from costmodel.errors import CostModelError
 from costmodel.hardware import Accelerator
 from costmodel.landscape import BATCHES, frontier, touched_rows
@@ -151,3 +152,31 @@ def experts_sentence(models: Sequence[Architecture]) -> str:
         for row, batch in half
     ]
     return "; ".join(told) + "."
+
+
+def roofline_sentence(rows: Sequence[dict[str, Any]], device: Accelerator) -> str:
+    """Where a model's decode leaves the memory's slope, and how its prefill stands; of the first model."""
+    if not rows:
+        return "Choose one to four models in the sidebar."
+    first = [row for row in rows if row["model"] == rows[0]["model"]]
+    steps, prefill = [row for row in first if row["phase"] == "decode"], next(row for row in first if row["phase"] == "prefill")
+    form = next((form for form in steps[0]["formats"] if form in device.peak_flops_per_s), "bf16")
+    ridge = float(device.peak(form)) / float(device.given("memory_bytes_per_s"))
+    past = next((row["batch"] for row in steps if row["flops_per_byte"] >= ridge), None)
+    if past:
+        turn = f"has enough work for each byte from {past:,} sequence{'s' if past > 1 else ''} on"
+    else:
+        turn = f"stays bound by memory up to {steps[-1]['batch']:,} sequences"
+    share = prefill["flops_per_s"] / float(device.peak(form))
+    return (
+        f"On {device.title}, where {ridge:,.0f} FLOPs a byte keep {form} units busy, decode of {steps[0]['title']} {turn}; "
+        f"its prefill reaches {share:.0%} of the peak."
+    )
+
+
+def calibration_sentence(kernels: str, scores: ClassScores, roofline: ClassScores, title: str) -> str:
+    """How far off a class is on points that were not fitted, beside the pure roofline."""
+    return (
+        f"On {title}, {kernels} is off by {scores.median:.1%} in the median and {scores.p90:.1%} at the 90th percentile, on "
+        f"{scores.n:,} points that were not fitted; the pure roofline by {roofline.median:.0%} and {roofline.p90:.0%}."
+    )

@@ -13,6 +13,7 @@ PAGES = {
     "explore": "", "landscape": "landscape", "compare": "compare?model=deepseek-v3&other=kimi-k2&quantity=decode_flops",
     "anatomy": "anatomy?quantity=params&model=qwen3-next-80b-a3b", "moe": "moe",
     "what-if": "what-if?models=gemma-3-27b&edit=local/mixer/sliding_window%3D4096", "formulas": "formulas?model=gemma-3-27b",
+    "roofline": "roofline?accelerator=h100-sxm&devices=8&weights=fp8&context=8k", "calibration": "calibration?calibration=cpu",
     "report": "report",
 }  # fmt: skip
 SIZES = {"wide": WIDE, "narrow": NARROW}

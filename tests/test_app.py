@@ -26,7 +26,8 @@ from costmodel.ui import PAGES
 HERE = Path(__file__).parent
 MARKS = {
     "explore": "metric", "landscape": "selectbox:height", "compare": "selectbox:other", "anatomy": "selectbox:quantity",
-    "moe": "toggle:table_active", "what-if": "multiselect:edit", "formulas": "latex", "report": "selectbox:model",
+    "moe": "toggle:table_active", "roofline": "toggle:table_roofline", "calibration": "selectbox:calibration",
+    "what-if": "multiselect:edit", "formulas": "latex", "report": "selectbox:model",
 }  # fmt: skip
 """What only that page shows."""
 

@@ -97,7 +97,7 @@ def test_shapes_are_those_of_the_ledger() -> None:
     }
     model = cm.load("llama-3.1-8b")
     rows = model._rows(Options(), Phase.PREFILL)
-    numbers = _Numbers(3, 700, np.array([700.0]), cm.Precision(), cm.Parallel(), PLAIN)
+    numbers = _Numbers(np.array([3]), 700, np.array([700]), cm.Precision(), cm.Parallel(), PLAIN)
     flops = 0.0
     for row in rows:
         launch = numbers.launch(row)

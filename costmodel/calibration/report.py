@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from costmodel.calibration.store import CalibratedClass, Calibration, calibrated_class
 from costmodel.calibration.tables import fit_table, read_table
 from costmodel.errors import CostModelError, shown
@@ -90,3 +92,32 @@ def _parameters(calibration: Calibration) -> Table:
     ]  # fmt: skip
     title = "; ".join(dict.fromkeys(kernel_class(measured.kernel).title for measured in calibration.classes))
     return Table("parameters", f"Fitted: {title}", rows)
+
+
+def point_rows(calibration: Calibration, kernels: str, device: Accelerator) -> list[dict[str, Any]]:
+    """Every point that a class (`gemm bf16`) has: its shape, its seconds, and what the fit says of it."""
+    measured = next(known for known in calibration.classes if class_name(known) == kernels)
+    fit = measured.fit(device)
+    rows = []
+    for what, points, seconds in (
+        ("fitted", measured.points, measured.seconds), ("not fitted", measured.check_points, measured.check_seconds)
+    ):  # fmt: skip
+        if points and seconds:
+            shape, times = {size: np.array(points[size]) for size in measured.points}, np.array(seconds)
+            work, predicted = fit.kernel.work(shape, fit.peaks), fit.predict(shape)
+            bounds = fit.kernel.regimes(shape, fit.peaks, times)
+            rows += [
+                {
+                    "points": what, **{size: float(values[place]) for size, values in shape.items()},
+                    "measured_s": float(times[place]), "predicted_s": float(predicted[place]),
+                    "error": float(predicted[place] / times[place] - 1), "bound_by": bounds[place],
+                    "flops": float(work.flops[place]), "bytes": float(work.moved[place]),
+                }
+                for place in range(len(times))
+            ]  # fmt: skip
+    return rows
+
+
+def class_name(measured: CalibratedClass) -> str:
+    """What a class of a calibration is called: `gemm bf16`."""
+    return f"{measured.kernel} {measured.dtype}"

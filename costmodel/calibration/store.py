@@ -177,19 +177,26 @@ def as_json(calibration: Calibration) -> str:
 
 def read_calibration(path: Path) -> Calibration:
     """A calibration from its file. Raises CostModelError for one that is truncated, of another version, or impossible."""
+    where = shown(str(path))
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise CostModelError(f"{shown(str(path))} is larger than {MAX_BYTES >> 20} MiB")
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+            raise CostModelError(f"{where} is larger than {MAX_BYTES >> 20} MiB")
+        return calibration_of(path.read_bytes(), where)
     except OSError as error:
-        raise CostModelError(f"{shown(str(path))} cannot be read: {error.strerror}") from None
+        raise CostModelError(f"{where} cannot be read: {error.strerror}") from None
+
+
+def calibration_of(content: bytes, where: str) -> Calibration:
+    """A calibration from a file's bytes; errors name it as `where`."""
+    try:
+        data: Any = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CostModelError(f"{shown(str(path))} is no whole JSON file: {error}") from None
+        raise CostModelError(f"{where} is no whole JSON file: {error}") from None
     if not isinstance(data, Mapping):
-        raise CostModelError(f"{shown(str(path))} is no calibration; make one with `costmodel calibrate`")
+        raise CostModelError(f"{where} is no calibration; make one with `costmodel calibrate`")
     if data.get("version") != VERSION:
-        raise CostModelError(f"{shown(str(path))} has version {shown(data.get('version'))}, not {VERSION}; calibrate again")
+        raise CostModelError(f"{where} has version {shown(data.get('version'))}, not {VERSION}; calibrate again")
     try:
         return Calibration.model_validate(data)
     except ValidationError as error:
-        raise CostModelError(one_line(error, Calibration, f"{shown(str(path))[1:-1]}: ")) from None
+        raise CostModelError(one_line(error, Calibration, f"{where.strip(chr(39))}: ")) from None
