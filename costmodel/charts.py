@@ -463,7 +463,7 @@ def roofline(rows: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]],
             {
                 "type": "scatter", "mode": "markers", "name": "measured kernels", "hoverinfo": "text",
                 "x": [row["flops_per_byte"] for row in measured], "y": [row["flops_per_s"] for row in measured],
-                "ids": [row["kernels"] for row in measured],
+                "ids": [f"{row['kernels']} {place}" for place, row in enumerate(measured, 1)],  # plotly draws one point an id
                 "hovertext": [f"{row['kernels']}, measured: {quantity(row['flops_per_s'], 'FLOP/s')}" for row in measured],
                 "marker": {"color": GREY, "symbol": "circle-open", "size": 6},
             }
@@ -553,7 +553,8 @@ def _span(low: float, high: float, factor: float, dash: str) -> Figure:
     }  # fmt: skip
 
 
-SHAPE_LEFT_OUT = ("points", "measured_s", "predicted_s", "error", "bound_by", "flops")
+NO_SIZE = ("points", "measured_s", "predicted_s", "error", "bound_by", "flops")
+"""What a point has beside the sizes of its shape; sizes tell points apart, and plotly draws one point an id."""
 
 
 def _point_traces(rows: Sequence[dict[str, Any]], height: str) -> list[Figure]:
@@ -561,7 +562,7 @@ def _point_traces(rows: Sequence[dict[str, Any]], height: str) -> list[Figure]:
     traces = []
     for what, place, symbol in (("fitted", 0, "circle-open"), ("not fitted", 1, "diamond")):
         own = [row for row in rows if row["points"] == what]
-        shapes = [", ".join(f"{name} {value:,.0f}" for name, value in row.items() if name not in SHAPE_LEFT_OUT) for row in own]
+        shapes = [", ".join(f"{name} {value:,.0f}" for name, value in row.items() if name not in NO_SIZE) for row in own]
         if own:
             traces.append(
                 {

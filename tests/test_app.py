@@ -10,12 +10,15 @@ import pytest
 
 import costmodel as cm
 from costmodel.anatomy import layer_runs, part_rows
-from costmodel.catalog import as_toml, bundled
+from costmodel.calibration.store import read_calibration
+from costmodel.catalog import as_toml, bundled, calibration_file
 from costmodel.comparison import DIFFERENCES, diff_rows
+from costmodel.intensity import pass_rows
 from costmodel.landscape import touched_rows
+from costmodel.roofline import time_pass
 from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
-from costmodel.sentences import cache_sentence, usual_lines, verdict
-from costmodel.units import binary_bytes, decimal_bytes, flop
+from costmodel.sentences import cache_sentence, calibration_sentence, roofline_sentence, usual_lines, verdict
+from costmodel.units import binary_bytes, decimal_bytes, flop, quantity
 
 pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
@@ -477,3 +480,46 @@ def wandered(app: Any, dice: random.Random) -> bool:
     else:
         widget.select_index(dice.randrange(len(widget.options)))
     return True
+
+
+def test_the_roofline_shows_the_librarys_passes() -> None:
+    query: dict[str, Any] = {"models": "llama-3.1-8b", "accelerator": "h100-sxm", "devices": "2", "context": "8k"}
+    app = opened("roofline", **query)
+    shown = tables(app)[0]
+    now = Scenario(models=("llama-3.1-8b",), accelerator="h100-sxm", devices=2, context=8_192)
+    rows = pass_rows([cm.load("llama-3.1-8b")], now)
+    assert shown["seconds"].tolist() == [quantity(row["seconds"], "s") for row in rows]
+    layout = cm.Parallel(tp=2)
+    for row in rows:
+        one = time_pass("llama-3.1-8b", "h100-sxm", row["batch"], row["tokens"], 8_192, parallel=layout)
+        assert row["seconds"] == pytest.approx(one.device_s)
+        assert row["flops"] == pytest.approx(sum(op["flops"] for op in one.ops))
+        assert row["bytes"] == pytest.approx(sum(op["bytes"] for op in one.ops))
+    assert roofline_sentence(rows, cm.accelerator("h100-sxm")) in words(app)
+
+
+def test_a_roofline_without_links_says_so() -> None:
+    app = opened("roofline", models="gpt2", accelerator="cpu", devices="4")
+    assert "link_bytes_per_s" in app.error[0].value.replace("\\", "")
+    assert not opened("roofline", models="gpt2", accelerator="cpu", devices="1").error
+
+
+def test_a_calibrations_scores_are_its_files() -> None:
+    app = opened("calibration", calibration="h100-sxm", kernels="gemm fp8")
+    stored = next(known for known in read_calibration(calibration_file("h100-sxm")).classes if known.dtype == "fp8")
+    assert calibration_sentence("gemm fp8", stored.held_out, stored.roofline, cm.accelerator("h100-sxm").title) in words(app)
+    app.selectbox(key="calibration").set_value("cpu")
+    run(app)
+    assert app.selectbox(key="kernels").value == "gemm fp32"  # the one chosen before is not of this calibration
+    assert cm.accelerator("cpu").title in words(app)
+
+
+def test_a_calibration_of_ones_own_is_opened() -> None:
+    app = opened("calibration")
+    text = calibration_file("cpu").read_bytes()
+    app.file_uploader(key="own_calibration").upload("mine.json", text)
+    run(app)
+    assert app.selectbox(key="calibration").value == "cpu (opened)"
+    app.file_uploader(key="own_calibration").upload("mine.json", text[:200])
+    run(app)
+    assert "no whole JSON file" in app.error[0].value

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 import costmodel as cm
-from costmodel import charts
+from costmodel import charts, intensity
 from costmodel.anatomy import layer_runs, part_rows
 from costmodel.architecture import Architecture
-from costmodel.catalog import opened
+from costmodel.calibration.report import point_rows
+from costmodel.calibration.store import read_calibration
+from costmodel.catalog import calibration_file, opened
 from costmodel.comparison import diff_rows
 from costmodel.landscape import AXES, BATCHES, frontier, keeping, landscape_rows, touched_rows
 from costmodel.palette import COLOURS, GREY, colour, contrast
@@ -44,6 +46,13 @@ SCENARIOS = [
 ]
 
 
+def passes(models: list[Architecture], scenario: Scenario) -> list[dict[str, Any]]:
+    """Rows of a roofline; of one device, where its kind has no links, and of no more context than passes are timed at."""
+    linked = cm.accelerator(scenario.accelerator).link_bytes_per_s
+    devices = min(scenario.devices, 8) if linked else 1
+    return intensity.pass_rows(models, scenario.model_copy(update={"devices": devices}))
+
+
 def figures(models: list[Architecture], scenario: Scenario) -> dict[str, dict[str, Any]]:
     rows = landscape_rows(models, scenario)
     walk = diff_rows(models[0], models[-1], scenario.context, scenario.batch, ("bf16", "fp8"))
@@ -55,6 +64,15 @@ def figures(models: list[Architecture], scenario: Scenario) -> dict[str, dict[st
     found |= {
         f"landscape {y} {x}": charts.landscape(rows, y, x, scenario, [models[0].name]) for y in AXES for x in ("size", "date")
     }
+    measured = intensity.measured_rows(scenario.model_copy(update={"accelerator": "h100-sxm"}))
+    found["roofline"] = charts.roofline(passes(models, scenario), measured, cm.accelerator(scenario.accelerator))
+    stored = read_calibration(calibration_file("cpu"))
+    for kernels in ("gemm fp32", "decode_attention fp32"):
+        points = point_rows(stored, kernels, cm.accelerator("cpu"))
+        found |= {
+            f"predicted {kernels}": charts.predicted_measured(points, 1.2),
+            f"residuals {kernels}": charts.residuals(points, 1.2),
+        }
     found |= {f"walk {name}": charts.waterfall(*walk, name, unit, scenario.units) for name, unit in STEPS.items()}
     for model in models:
         found[f"strip {model.name}"] = charts.layer_strip(model)

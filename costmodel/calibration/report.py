@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +43,35 @@ def _pair(text: str) -> tuple[str, str]:
     return column, value
 
 
-def scores_tables(calibration: Calibration) -> list[Table]:
-    """Errors of each class beside the pure roofline's, and what was fitted."""
-    return [_errors(calibration), _parameters(calibration)]
+def scores_tables(calibration: Calibration, kernels: str = "") -> list[Table]:
+    """Errors of each class (or of one, as `gemm bf16`) beside the pure roofline's, and what was fitted."""
+    classes = [measured for measured in calibration.classes if kernels in ("", class_name(measured))]
+    return [_errors(calibration, classes), _parameters(classes)]
 
 
-def _errors(calibration: Calibration) -> Table:
-    rows = [row for measured in calibration.classes for row in _class_rows(calibration, measured)]
-    remarks = [
-        f"{measured.kernel}: {count:,} rows dropped, {reason}"
+def summary_table(calibration: Calibration) -> Table:
+    """A row a class: its errors on points that were not fitted, and the pure roofline's there."""
+    rows = [
+        {
+            "kernels": class_name(measured), "n": scores.n, "median_error": scores.median, "p90_error": scores.p90,
+            "bias": scores.bias, "inside_interval": scores.coverage, "roofline_median": measured.roofline.median,
+            "roofline_p90": measured.roofline.p90, "state": measured.state,
+        }
         for measured in calibration.classes
-        for reason, count in measured.dropped.items()
+        for scores in [measured.held_out]
+    ]  # fmt: skip
+    shares = ("median_error", "p90_error", "bias", "inside_interval", "roofline_median", "roofline_p90")
+    return Table("classes", f"All classes on {calibration.accelerator}, points not fitted", rows, dict.fromkeys(shares, "share"))
+
+
+def _errors(calibration: Calibration, classes: Sequence[CalibratedClass]) -> Table:
+    rows = [row for measured in classes for row in _class_rows(calibration, measured)]
+    remarks = [
+        f"{measured.kernel}: {count:,} rows dropped, {reason}" for measured in classes for reason, count in measured.dropped.items()
     ]
     remarks += [
         f"{measured.kernel}: {name} stopped at its bound: the data do not need it, or ask for a term that is missing"
-        for measured in calibration.classes
+        for measured in classes
         for name in measured.at_bound
     ]
     units = dict.fromkeys(("median_error", "p90_error", "bias", "inside_interval"), "share")
@@ -82,16 +96,16 @@ def _class_rows(calibration: Calibration, measured: CalibratedClass) -> list[dic
     ]  # fmt: skip
 
 
-def _parameters(calibration: Calibration) -> Table:
+def _parameters(classes: Sequence[CalibratedClass]) -> Table:
     rows = [
         {"kernel": measured.kernel, "dtype": measured.dtype, "parameter": name, "value": value,
          "start": PARAMETERS[name].start, "low": PARAMETERS[name].low, "high": PARAMETERS[name].high,
          "at_bound": name in measured.at_bound, "meaning": PARAMETERS[name].meaning}
-        for measured in calibration.classes
+        for measured in classes
         for name, value in measured.parameters.items()
     ]  # fmt: skip
-    title = "; ".join(dict.fromkeys(kernel_class(measured.kernel).title for measured in calibration.classes))
-    return Table("parameters", f"Fitted: {title}", rows)
+    titles = dict.fromkeys(kernel_class(measured.kernel).title for measured in classes)
+    return Table("parameters", f"Fitted: {next(iter(titles))}" if len(titles) == 1 else "Fitted parameters", rows)
 
 
 def point_rows(calibration: Calibration, kernels: str, device: Accelerator) -> list[dict[str, Any]]:

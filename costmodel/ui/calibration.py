@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from costmodel.calibration.report import class_name, point_rows, scores_tables
+from costmodel.calibration.report import class_name, point_rows, scores_tables, summary_table
 from costmodel.calibration.store import Calibration, calibration_of, read_calibration
 from costmodel.catalog import accelerator, calibration_file, calibrations
 from costmodel.charts import predicted_measured, residuals
@@ -44,7 +44,7 @@ def page() -> None:
         )
     st.caption("Dotted: the interval that is meant to hold 90 % of points that were not fitted.")
     st.caption(frame.literal(f"{measured.source}. {' '.join(stored.notes)}"))
-    for table in scores_tables(stored):
+    for table in (*scores_tables(stored, chosen), summary_table(stored)):
         st.subheader(table.title)
         frame.table(table)
 

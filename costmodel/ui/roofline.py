@@ -28,8 +28,10 @@ def page() -> None:
     if not rows:
         return
     frame.figure(roofline(rows, measured, device), words, "roofline", height=560)
-    if rows[0]["state"] == "datasheet":
-        st.caption("Nobody measured this accelerator: rates are guessed from its datasheet, off by a factor of 2 at times.")
+    if any(row["state"] == "datasheet" for row in rows):
+        st.caption(
+            "Some of these kernels were not measured there: their time is a datasheet's guess, off by a factor of 2 at times."
+        )
     st.caption(
         "Prefill: one sequence of the whole context. Decode: the next token of 1 to 512 sequences at that context. Rates are of "
         "one device, all devices sharing each layer; above the roof is out of reach."
