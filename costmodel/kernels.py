@@ -23,7 +23,9 @@ Fitted = Mapping[str, float]
 ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 CHUNK = 64
 TILE = 128
-"""Query rows that one work unit of attention takes."""
+"""Query rows that one work unit of attention takes; rows and columns of one of a product."""
+ROWS = 64
+"""What rows of a product are padded to."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class KernelClass:
     """What tells one shape from another, as sizes whose logarithms have distances."""
     instead: str = ""
     """The wider class that a device's time is taken from where this one was not measured on it."""
+    optional: tuple[str, ...] = ()
+    """Parameters of a term that a fit keeps only where it helps."""
     on_cpu: tuple[str, ...] = ()
     """Parameters that only a CPU asks for."""
 
@@ -192,8 +196,13 @@ def _gemm_work(x: Shape, peaks: Peaks) -> Work:
 
 def _gemm(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     quantised = q["quantise"] * x["m"] * x["k"] if "quantise" in q else 0.0
+    work, filled = _gemm_work(x, peaks), _filled(x, q)
+    if "wave" in q:  # rows come in tiles, and tiles in waves over the compute units
+        tiles = np.ceil(x["m"] / TILE) * np.ceil(x["n"] / TILE)
+        filled = filled * (tiles / (np.ceil(tiles / peaks.units) * peaks.units)) ** q["wave"]
+        work = Work(work.flops * np.ceil(x["m"] / ROWS) * ROWS / x["m"], work.moved)
     packed = (q["pack"] * x["k"] + q["column"]) * x["n"] if "pack" in q else 0.0
-    return q["t0"] + _roof(_gemm_work(x, peaks), peaks, q, _filled(x, q)) + quantised + packed
+    return q["t0"] + _roof(work, peaks, q, filled) + quantised + packed
 
 
 def _filled(x: Shape, q: Fitted) -> Any:
@@ -331,7 +340,8 @@ CLASSES: dict[str, KernelClass] = {
     for kernel in (
         KernelClass(
             "gemm", "matrix product", ("m", "n", "k"), (*FORM, "cache_gain"), _gemm_work, _gemm,
-            lambda x: (x["m"], x["n"], x["k"]), on_cpu=("half_m", "half_n", "half_k", "pack", "column"),
+            lambda x: (x["m"], x["n"], x["k"]), optional=("wave",),
+            on_cpu=("half_m", "half_n", "half_k", "pack", "column"),
         ),
         KernelClass(
             "gemv", "matrix product of one row", ("n", "k"), (*FORM, "cache_gain"), _gemv_work, _gemv,

@@ -21,7 +21,7 @@ NOISES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 MIN_POINTS = 8
 GUESSED = 2.0
 """How far off a device is by another's fractions, as a factor: it held 88 to 100 % of a class (docs/accuracy.md)."""
-DEALS = 4
+DEALS = 10
 """Times the points are dealt into folds: 40 errors alone say little of a 90 % quantile."""
 
 
@@ -136,33 +136,46 @@ def guessed(kernel: KernelClass, peaks: Peaks, parameters: Mapping[str, float] |
     return Fit(kernel, peaks, chosen, (), np.full(sizes, -np.inf), np.full(sizes, np.inf), spread=GUESSED)
 
 
-def fit(kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, extra: tuple[str, ...] = ()) -> Fit:
+def fit(
+    kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, extra: tuple[str, ...] = (),
+    weights: Array | None = None,
+) -> Fit:  # fmt: skip
     """Fits a class to points: `shape` has an array for each of its sizes, `extra` names parameters beside its own.
 
-    The process on the residual is kept only where it lowers the cross-validated error. Raises CostModelError for fewer
-    than eight points.
+    `weights` say how many shapes each point stands for: errors count by them where one fit is held against another, and in the
+    interval. The process on the residual, and the class's optional terms, are kept only where they lower the cross-validated
+    error. Raises CostModelError for fewer than eight points.
     """
     if len(seconds) < MIN_POINTS:
         raise CostModelError(f"{len(seconds)} points are too few to fit {kernel.name}; give at least {MIN_POINTS}")
-    names = (*kernel.parameters, *extra)
-    candidates = [_validated(kernel, shape, seconds, peaks, names, smooth) for smooth in (False, True)]
+    counts = np.ones(len(seconds)) if weights is None else weights
+    forms = [(*kernel.parameters, *extra), *([(*kernel.parameters, *extra, *kernel.optional)] if kernel.optional else [])]
+    candidates = [_validated(kernel, shape, seconds, peaks, names, smooth, counts) for names in forms for smooth in (False, True)]
     return min(candidates, key=lambda pair: pair[1])[0]
 
 
 def _validated(
-    kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, names: tuple[str, ...], smooth: bool
-) -> tuple[Fit, float]:
+    kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, names: tuple[str, ...], smooth: bool,
+    weights: Array,
+) -> tuple[Fit, float]:  # fmt: skip
     """A fit to all points with the scores of its folds, and its mean error there."""
+    whole = _fitted(kernel, shape, seconds, peaks, names, smooth)
     predicted = np.empty((DEALS, len(seconds)))
     for deal, hand in [(number, hand) for number in range(DEALS) for hand in folds(len(seconds), deal=number)]:
         kept = np.setdiff1d(np.arange(len(seconds)), hand)
-        part = _fitted(kernel, _rows(shape, kept), seconds[kept], peaks, names, smooth)
+        part = _fitted(kernel, _rows(shape, kept), seconds[kept], peaks, names, smooth, whole.parameters)
         predicted[deal, hand] = part.predict(_rows(shape, hand))
-    off = np.abs(np.log(predicted / seconds)).ravel()
-    width = float(np.quantile(off, LEVEL))
+    off, counts = np.abs(np.log(predicted / seconds)).ravel(), np.tile(weights, DEALS)
+    width = _quantile(off, counts, LEVEL)
     scores = replace(Scores.of(predicted.ravel(), np.tile(seconds, DEALS), off <= width), n=len(seconds))
-    whole = _fitted(kernel, shape, seconds, peaks, names, smooth)
-    return replace(whole, spread=float(np.exp(width)), scores=scores), float(off.mean())
+    return replace(whole, spread=float(np.exp(width)), scores=scores), float(np.average(off, weights=counts))
+
+
+def _quantile(values: Array, weights: Array, level: float) -> float:
+    """The value that has a share of the weights below it."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order]) - weights[order] / 2
+    return float(np.interp(level, below / weights.sum(), values[order]))
 
 
 def _rows(shape: Mapping[str, Array], rows: NDArray[np.int64]) -> dict[str, Array]:
@@ -170,9 +183,11 @@ def _rows(shape: Mapping[str, Array], rows: NDArray[np.int64]) -> dict[str, Arra
 
 
 def _fitted(
-    kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, names: tuple[str, ...], smooth: bool
-) -> Fit:
-    parameters, at_bound = _least_squares(kernel, shape, seconds, peaks, names)
+    kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, names: tuple[str, ...], smooth: bool,
+    near: Mapping[str, float] | None = None,
+) -> Fit:  # fmt: skip
+    """`near` is where to begin, from a fit to more of the same points."""
+    parameters, at_bound = _least_squares(kernel, shape, seconds, peaks, names, near)
     residual = np.log(seconds / kernel.seconds(shape, peaks, parameters))
     features = kernel.distances(shape)
     process = smoothed(features, residual) if smooth else None
@@ -180,8 +195,9 @@ def _fitted(
 
 
 def _least_squares(
-    kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, names: tuple[str, ...]
-) -> tuple[dict[str, float], tuple[str, ...]]:
+    kernel: KernelClass, shape: Mapping[str, Array], seconds: Array, peaks: Peaks, names: tuple[str, ...],
+    near: Mapping[str, float] | None = None,
+) -> tuple[dict[str, float], tuple[str, ...]]:  # fmt: skip
     """Robust least squares on the logarithm of predicted over measured, with a weak pull to where it starts."""
     try:
         from scipy.optimize import least_squares
@@ -195,7 +211,10 @@ def _least_squares(
         predicted = kernel.seconds(shape, peaks, dict(zip(names, np.exp(values), strict=True)))
         return np.concatenate([np.log(predicted) - measured, (values - start) * pull])
 
-    starts = (start, 0.7 * start + 0.3 * low, 0.7 * start + 0.3 * high)
+    if near is not None:
+        starts: tuple[Array, ...] = (np.clip(np.log([near[name] for name in names]), low, high),)
+    else:
+        starts = (start, 0.7 * start + 0.3 * low, 0.7 * start + 0.3 * high)
     tried = [least_squares(off, first, bounds=(low, high), loss="soft_l1", f_scale=0.1) for first in starts]
     best = min(tried, key=lambda result: result.cost).x
     stuck = tuple(

@@ -28,6 +28,17 @@ def choose(features: Array, count: int, seed: int = 0) -> NDArray[np.int64]:
     return np.unique([int(np.argmin(((points - centre) ** 2).sum(axis=1))) for centre in centres])
 
 
+def stood_for(features: Array, chosen: NDArray[np.int64]) -> Array:
+    """How many of the rows of `features` lie nearest to each chosen one, itself included.
+
+    >>> stood_for(np.array([[0.0], [1.0], [9.0]]), np.array([0, 2])).tolist()
+    [2.0, 1.0]
+    """
+    spread = features.std(axis=0)
+    points = features / np.where(spread > 0, spread, 1.0)
+    return np.bincount(_nearest(points, points[chosen]), minlength=len(chosen)).astype(float)
+
+
 def _far_apart(points: Array, count: int, seed: int) -> list[int]:
     first = int(np.argsort((points**2).sum(axis=1), kind="stable")[seed % len(points)])
     chosen, distance = [first], ((points - points[first]) ** 2).sum(axis=1)

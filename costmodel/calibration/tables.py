@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.calibration.fit import MIN_POINTS, Fit, Scores, fit
-from costmodel.calibration.points import choose
+from costmodel.calibration.points import choose, stood_for
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.hardware import Accelerator
 from costmodel.kernels import KernelClass, Peaks, kernel_class
@@ -197,7 +197,8 @@ def fit_table(measured: Measured, peaks: Peaks, points: int = 40, seed: int = 0)
 def fit_rows(measured: Measured, peaks: Peaks, chosen: NDArray[np.int64], extra: tuple[str, ...] = ()) -> TableFit:
     """Fits the chosen rows, and scores every other one."""
     kernel, others = measured.kernel, np.setdiff1d(np.arange(len(measured.seconds)), chosen)
-    found = fit(kernel, _at(measured, chosen), measured.seconds[chosen], peaks, extra)
+    weights = stood_for(kernel.distances(measured.shape), chosen)
+    found = fit(kernel, _at(measured, chosen), measured.seconds[chosen], peaks, extra, weights)
     shape, seconds = _at(measured, others), measured.seconds[others]
     pure = Scores.of(kernel.roofline(shape, peaks), seconds)
     bounds = np.array(kernel.regimes(shape, peaks, seconds))

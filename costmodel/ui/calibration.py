@@ -42,7 +42,10 @@ def page() -> None:
         st.caption(
             f"The {measured.held_out.n:,} points that were scored are others' tables and not shipped; the fitted ones are shown."
         )
-    st.caption("Dotted: the interval that is meant to hold 90 % of points that were not fitted.")
+    st.caption(
+        "Dotted: the interval that is meant to hold 90 % of points that were not fitted. Fitted points lie near the line because "
+        "the fit was made for them: the others tell how far off it is."
+    )
     st.caption(frame.literal(f"{measured.source}. {' '.join(stored.notes)}"))
     for table in (*scores_tables(stored, chosen), summary_table(stored)):
         st.subheader(table.title)
