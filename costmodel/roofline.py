@@ -192,12 +192,16 @@ def estimate(
     calibration: str | os.PathLike[str] | Calibration | None = None,
     launch_s: float = 0.0,
     device_factor: float = 1.0,
+    message_bytes: float = 1e18,
+    sequence_s: float = 0.0,
 ) -> Estimate:
     """Seconds to the first token and for each further one: `batch` sequences a replica, `prompt` and `output` tokens each.
 
     `parallel` is tensor parallel over all devices unless given; more devices than one replica takes are further replicas.
     `calibration` is a name or file (default: the shipped one of this accelerator, if any). `launch_s` is what the host
-    takes for each kernel where they are not captured in graphs; `device_factor` stretches the device's own time.
+    takes for each kernel where they are not captured in graphs, `sequence_s` for each sequence of a pass; `device_factor`
+    stretches the device's own time; an all-reduce of `message_bytes` takes twice what the calibration says, as in servers
+    whose collectives slow down with size.
 
     Raises CostModelError for an unknown model or device, a calibration of another device, or an impossible number.
 
@@ -216,7 +220,7 @@ def estimate(
     if not isinstance(layout, Parallel) or devices % layout.tp:
         raise CostModelError(f"parallel got {shown(parallel)} on {devices} devices; give a Parallel whose tp divides them")
     formats = precision if isinstance(precision, Precision) else _formats(precision, cache_precision)
-    host = _host(launch_s, device_factor)
+    host = _host(launch_s, device_factor, message_bytes, sequence_s)
     timer = _Timer(chosen, device, layout, formats, _calibration(calibration, device), host)
     memory = capacity(chosen, device, layout.tp, prompt + output, batch, precision, cache_precision)
     steps = timer.decode(batch, prompt + 1, prompt + output - 1) if output > 1 else None
@@ -240,7 +244,7 @@ def time_pass(
     batch, tokens, context = whole("batch", batch), whole("tokens", tokens), whole("context", context)
     if context < tokens:
         raise CostModelError(f"context got {context:,} for {tokens:,} new tokens; give at least as many")
-    timer = _Timer(as_architecture(model), device, parallel or Parallel(), formats, _calibration(calibration, device), (0.0, 1.0))
+    timer = _Timer(as_architecture(model), device, parallel or Parallel(), formats, _calibration(calibration, device), _Host())
     return timer.decode(batch, context, context) if tokens == 1 else timer.prefill(batch, tokens, context - tokens)
 
 
@@ -258,7 +262,7 @@ def sweep_batches(
         as_accelerator(accelerator),
         precision if isinstance(precision, Precision) else _formats(precision, cache_precision),
     )
-    timer = _Timer(as_architecture(model), device, parallel or Parallel(), formats, _calibration(None, device), (0.0, 1.0))
+    timer = _Timer(as_architecture(model), device, parallel or Parallel(), formats, _calibration(None, device), _Host())
     every = [whole("batch", batch) for batch in batches]
     return timer.sweep(np.array(every), whole("tokens", tokens), whole("context", context))
 
@@ -270,11 +274,24 @@ def _formats(precision: str, cache_precision: str) -> Precision:
     return formats.model_copy(update=rest)
 
 
-def _host(launch_s: float, device_factor: float) -> tuple[float, float]:
-    for name, value, least in (("launch_s", launch_s, 0.0), ("device_factor", device_factor, 0.01)):
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= 100:
-            raise CostModelError(f"{name} got {shown(value)}; give a number from {least:g} to 100")
-    return float(launch_s), float(device_factor)
+@dataclass(frozen=True)
+class _Host:
+    """What a server adds to its device's time."""
+
+    launch_s: float = 0.0
+    device_factor: float = 1.0
+    message_bytes: float = 1e18
+    sequence_s: float = 0.0
+
+
+def _host(launch_s: float, device_factor: float, message_bytes: float, sequence_s: float) -> _Host:
+    for name, value, least, most in (
+        ("launch_s", launch_s, 0.0, 100.0), ("device_factor", device_factor, 0.01, 100.0),
+        ("message_bytes", message_bytes, 1.0, 1e18), ("sequence_s", sequence_s, 0.0, 100.0),
+    ):  # fmt: skip
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
+            raise CostModelError(f"{name} got {shown(value)}; give a number from {least:g} to {most:g}")
+    return _Host(float(launch_s), float(device_factor), float(message_bytes), float(sequence_s))
 
 
 def _calibration(source: str | os.PathLike[str] | Calibration | None, device: Accelerator) -> Calibration | None:
@@ -300,7 +317,7 @@ class _Timer:
     layout: Parallel
     formats: Precision
     calibration: Calibration | None
-    host: tuple[float, float]
+    host: _Host
 
     def prefill(self, batch: int, tokens: int, prefix: int = 0) -> PassTime:
         """One pass over `tokens` new tokens a sequence."""
@@ -321,17 +338,18 @@ class _Timer:
 
     def _timed(self, batches: Array, tokens: int, contexts: Array, weights: Array | None = None) -> PassTime:
         """The mean over points of these weights."""
-        return self._summed(*self._kernels(batches, tokens, contexts), np.ones(1) if weights is None else weights)
+        return self._summed(*self._kernels(batches, tokens, contexts), np.ones(1) if weights is None else weights, int(batches[0]))
 
     def _kernels(self, batches: Array, tokens: int, contexts: Array) -> tuple[list[Launch], list[_Kernels]]:
         launches = list(self._launches(batches, tokens, contexts))
-        return launches, [_Kernels(self._fit(*key), list(group)) for key, group in _by_class(launches)]
+        return launches, [_Kernels(self._fit(*key), list(group), self.host.message_bytes) for key, group in _by_class(launches)]
 
-    def _summed(self, launches: list[Launch], timed: list[_Kernels], weights: Array) -> PassTime:
+    def _summed(self, launches: list[Launch], timed: list[_Kernels], weights: Array, batch: int) -> PassTime:
         ops = [op for kernels in timed for op in kernels.ops(weights)]
         device_s = sum(op["seconds"] for op in ops)
-        host_s = self.host[0] * sum(op["calls"] for op in ops)
-        seconds = float(pnorm(np.array(self.host[1] * device_s), np.array(host_s), OVERLAP)) if host_s else self.host[1] * device_s
+        host_s = self.host.launch_s * sum(op["calls"] for op in ops) + self.host.sequence_s * batch
+        stretched_s = self.host.device_factor * device_s
+        seconds = float(pnorm(np.array(stretched_s), np.array(host_s), OVERLAP)) if host_s else stretched_s
         width = np.sqrt(sum((kernels.share(ops, device_s) * np.log(kernels.fit.spread)) ** 2 for kernels in timed))
         bound = "host" if host_s > device_s else max(BOUNDS, key=lambda b: sum(op["seconds"] for op in ops if op["bound_by"] == b))
         from_datasheet = sum(op["seconds"] for op in ops if op["state"] == "datasheet") / device_s
@@ -591,6 +609,7 @@ class _Kernels:
 
     fit: Fit
     launches: list[Launch]
+    message_bytes: float
 
     @cached_property
     def _sizes(self) -> dict[str, Array]:
@@ -618,7 +637,10 @@ class _Kernels:
     def _points(self) -> tuple[Array, Array, Array]:
         """Seconds, FLOPs and bytes of each launch at each point."""
         work = self.fit.kernel.work(self._sizes, self.fit.peaks)
-        every = self.fit.predict(self._sizes), work.flops, work.moved
+        seconds = self.fit.predict(self._sizes)
+        if self.fit.kernel.name == "allreduce":
+            seconds = seconds * (1 + self._sizes["bytes"] / self.message_bytes)
+        every = seconds, work.flops, work.moved
         seconds, flops, moved = (each.reshape(len(self.launches), -1) for each in every)
         return seconds, flops, moved
 

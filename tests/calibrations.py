@@ -13,12 +13,15 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 import costmodel as cm
-from costmodel.calibration.fit import Scores, guessed
+from costmodel.calibration.fit import Scores, fit, guessed
+from costmodel.calibration.points import choose
 from costmodel.calibration.store import Calibration, as_json, calibrated_class, read_calibration
 from costmodel.calibration.tables import Measured, TableFit, fit_table, read_table
 from costmodel.catalog import calibration_file
-from costmodel.kernels import Peaks
+from costmodel.kernels import Peaks, kernel_class
 
 SHIPPED = Path(__file__).parents[1] / "presets" / "calibrations"
 AICONFIGURATOR = "ai-dynamo/aiconfigurator at 095f58a51c4ca8e61b66ec108d86f223f8d559ce, Apache-2.0"
@@ -116,6 +119,38 @@ def shipped(device: str, folder: Path) -> Calibration:
     return Calibration(name=device, accelerator=device, classes=classes, notes=NOTES)
 
 
+def unseen_models(folder: Path) -> Iterator[tuple[str, int, Scores]]:
+    """Products of Llama-2 7B and 70B: half of all weights (n, k) fitted, at 40 points; the other half scored. Both ways round."""
+    for kind, device in (("a100", "a100-80gb"), ("h100", "h100-sxm")):
+        peaks, times = Peaks.of(cm.accelerator(device), "bf16"), _products(folder / "vidur", kind)
+        points, seconds = np.array(list(times), dtype=float), np.array([float(np.median(each)) for each in times.values()])
+        weights = sorted({(n, k) for _, n, k in times})
+        for half in (0, 1):
+            seen = np.array([place for place, (_, n, k) in enumerate(times) if weights.index((n, k)) % 2 == half])
+            others = np.setdiff1d(np.arange(len(points)), seen)
+            chosen = seen[choose(np.log2(points[seen]), 40)]
+            shape = dict(zip("mnk", points.T, strict=True))
+            found = fit(kernel_class("gemm"), {size: values[chosen] for size, values in shape.items()}, seconds[chosen], peaks)
+            yield device, half, found.score({size: values[others] for size, values in shape.items()}, seconds[others])
+
+
+def _products(folder: Path, kind: str) -> dict[tuple[int, int, int], list[float]]:
+    """Seconds of each (m, n, k) of the two models' tables."""
+    found: dict[tuple[int, int, int], list[float]] = {}
+    for model in ("7b", "70b"):
+        with (folder / f"{kind}_Llama-2-{model}-hf_mlp.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                names = ("n_embd", "n_expanded_embd", "n_head", "n_kv_head", "num_tokens", "num_tensor_parallel_workers")
+                width, inner, heads, kv_heads, tokens, tp = (int(row[name]) for name in names)
+                columns = (heads + 2 * max(kv_heads, tp)) * (width // heads) // tp
+                for column, n, k in (
+                    ("attn_pre_proj_ms", columns, width), ("attn_post_proj_ms", width, width // tp),
+                    ("mlp_up_proj_ms", 2 * inner // tp, width), ("mlp_down_proj_ms", width, inner // tp),
+                ):  # fmt: skip
+                    found.setdefault((tokens, n, k), []).append(float(row[column]) / 1e3)
+    return found
+
+
 LENDERS = {"a100-80gb": "h100-sxm", "h100-sxm": "a100-80gb"}
 
 
@@ -130,7 +165,14 @@ def transferred(folder: Path) -> Iterator[tuple[Measurement, Scores]]:
 
 
 def main(folder: str, what: str = "write") -> None:
-    """Writes every shipped calibration of a device that nobody here owns; `transfer` prints what the other's fractions say."""
+    """Writes every shipped calibration of a device that nobody here owns; `transfer` prints what the other's fractions say,
+    `models` how products of models come out whose weights were not fitted.
+    """
+    if what == "models":
+        for device, half, scores in unseen_models(Path(folder)):
+            error = f"{scores.median:.1%} / {scores.p90:.1%} of {scores.n:,}, in the interval {scores.coverage:.1%}"
+            sys.stdout.write(f"{device}, half {half}: {error}\n")
+        return
     if what == "transfer":
         for wanted, scores in transferred(Path(folder)):
             error = (

@@ -19,19 +19,23 @@ from costmodel.kernels import pnorm
 
 DEVICES = {"a100-80gb": "a100-80gb", "h100-80gb": "h100-sxm"}
 FITTED = 6
+LOSS = "soft_l1"
 ONE_PASS = 16_384
 """Tokens of all prompts beyond which the first token waits for several passes."""
-LAUNCH_S = 30e-6
+LAUNCH_S, MESSAGE_BYTES, SEQUENCE_S = 30e-6, 64 * 2**20, 1e-4
+"""Where the fit begins."""
 
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """One figure on one device: two numbers fitted to six points, all others scored."""
+    """One figure on one device: three numbers of the server fitted to six points, all others scored."""
 
     device: str
     figure: str
     launch_s: float
     device_factor: float
+    message_bytes: float
+    sequence_s: float
     scores: Scores
 
 
@@ -48,23 +52,19 @@ def _points(path: Path, hardware: str) -> Iterator[dict[str, Any]]:
         tp, prompt, batch, output = (int(row[name]) for name in ("tensor_parallel", "prompt_size", "batch_size", "token_size"))
         found = cm.estimate(model, DEVICES[hardware], tp, batch=batch, prompt=prompt, output=output)
         assert found.decode is not None
-        shape = np.log2([tp, prompt, batch])
-        kernels = sum(op["calls"] for op in found.decode.ops)
-        if batch * prompt <= ONE_PASS:
-            yield {
-                "figure": "ttft_s",
-                "shape": shape,
-                "ours": found.ttft_s,
-                "kernels": kernels,
-                "theirs": float(row["prompt_time"]) / 1e3,
-            }
-        yield {
-            "figure": "tpot_s",
-            "shape": shape,
-            "ours": found.tpot_s,
-            "kernels": kernels,
-            "theirs": float(row["token_time"]) / 1e3,
-        }
+        tokens = {"ttft_s": batch * prompt, "tpot_s": batch}
+        for figure, timed, theirs in (("ttft_s", found.prefill, row["prompt_time"]), ("tpot_s", found.decode, row["token_time"])):
+            if batch * prompt <= ONE_PASS or figure == "tpot_s":
+                yield {
+                    "figure": figure,
+                    "shape": np.log2([tp, prompt, batch]),
+                    "ours": timed.device_s,
+                    "collectives": sum(op["seconds"] for op in timed.ops if op["kind"] == "collective"),
+                    "batch": batch,
+                    "message": tokens[figure] * model.hidden_size * 2,
+                    "kernels": sum(op["calls"] for op in found.decode.ops),
+                    "theirs": float(theirs) / 1e3,
+                }
 
 
 def scored(folder: Path) -> Iterator[EndToEnd]:
@@ -76,28 +76,39 @@ def scored(folder: Path) -> Iterator[EndToEnd]:
 
 
 def _scored(device: str, figure: str, points: list[dict[str, Any]]) -> EndToEnd:
-    ours, kernels, theirs = (np.array([point[name] for point in points], dtype=float) for name in ("ours", "kernels", "theirs"))
+    names = "ours", "collectives", "message", "kernels", "batch", "theirs"
+    columns = [np.array([point[name] for point in points], dtype=float) for name in names]
+    ours, collectives, message, kernels, batch, theirs = columns
     chosen = choose(np.stack([point["shape"] for point in points]), FITTED)
+    start = np.log([1.0, LAUNCH_S, SEQUENCE_S if figure == "tpot_s" else MESSAGE_BYTES])
 
     def predicted(logs: Any, rows: Any) -> Any:
-        return pnorm(np.exp(logs[0]) * ours[rows], np.exp(logs[1]) * kernels[rows], 4.0)
+        factor, launch, third = np.exp(logs)
+        if figure == "tpot_s":
+            return pnorm(factor * ours[rows], launch * kernels[rows] + third * batch[rows], 4.0)
+        return pnorm(factor * (ours[rows] + collectives[rows] * message[rows] / third), launch * kernels[rows], 4.0)
 
     def off(logs: Any) -> Any:
-        pull = 0.1 * np.array([logs[0], logs[1] - np.log(LAUNCH_S)])
-        return np.concatenate([np.log(predicted(logs, chosen) / theirs[chosen]), pull])
+        return np.concatenate([np.log(predicted(logs, chosen) / theirs[chosen]), 0.1 * (logs - start)])
 
-    best = least_squares(off, [0.0, np.log(LAUNCH_S)], loss="soft_l1", f_scale=0.1).x
+    best = least_squares(off, start, loss=LOSS, f_scale=0.1).x
     others = np.setdiff1d(np.arange(len(points)), chosen)
-    scores = Scores.of(predicted(best, others), theirs[others])
-    return EndToEnd(device, figure, float(np.exp(best[1])), float(np.exp(best[0])), scores)
+    factor, launch, third = (float(value) for value in np.exp(best))
+    slow, each = (0.0, third) if figure == "tpot_s" else (third, 0.0)
+    return EndToEnd(device, figure, launch, factor, slow, each, Scores.of(predicted(best, others), theirs[others]))
 
 
 def main(folder: str) -> None:
     """Prints the table of docs/accuracy.md."""
     for found in scored(Path(folder)):
-        fitted = f"{found.launch_s * 1e6:.1f} us a kernel, factor {found.device_factor:.2f}"
+        third = (
+            f"{found.sequence_s * 1e6:.0f} us a sequence"
+            if found.figure == "tpot_s"
+            else f"all-reduces take twice their time at {found.message_bytes / 2**20:.0f} MiB"
+        )
         sys.stdout.write(
-            f"{found.device} {found.figure} {found.scores.median:.1%} / {found.scores.p90:.1%} of {found.scores.n}; {fitted}\n"
+            f"{found.device} {found.figure} {found.scores.median:.1%} / {found.scores.p90:.1%} of {found.scores.n}; "
+            f"{found.launch_s * 1e6:.1f} us a kernel, factor {found.device_factor:.2f}, {third}\n"
         )
 
 
