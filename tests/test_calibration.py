@@ -282,6 +282,38 @@ def test_published_tables_come_out(wanted: shipped.Measurement) -> None:
     median, p90 = BARS.get((wanted.device, wanted.kernel, wanted.dtype), (0.35, 0.35))
     assert found.scores.median < median
     assert found.scores.p90 < p90
+    if found.scores.n > 100:  # what is meant to hold 90 %; docs/accuracy.md tells of the one that holds less than 85
+        least = 0.83 if (wanted.device, wanted.kernel) == ("a100-80gb", "gemm") else 0.85
+        assert found.scores.coverage is not None
+        assert least < found.scores.coverage < 0.95
+
+
+@pytest.mark.parametrize("kernel", ["gemm", "prefill_attention", "decode_attention", "norm", "softmax"])
+def test_the_cpus_calibration_holds_its_bars(kernel: str) -> None:
+    (measured,) = (known for known in read_calibration(calibration_file("cpu")).classes if known.kernel == kernel)
+    assert measured.held_out.n >= 14
+    assert measured.held_out.median < 0.10
+    assert measured.held_out.p90 < 0.28
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the published tables are not here")
+def test_products_of_models_nobody_fitted() -> None:
+    """The bar is 6 and 18 %: held on A100; H100 is a point short (docs/accuracy.md)."""
+    for device, _, scores in shipped.unseen_models(SHARED):
+        median, p90 = {"a100-80gb": (0.06, 0.18), "h100-sxm": (0.075, 0.20)}[device]
+        assert (scores.median, scores.p90) < (median, p90)
+        assert scores.p90 < p90
+
+
+def test_errors_count_by_the_shapes_they_stand_for() -> None:
+    """Nine points where all shapes are, and one far away whose error is large: the interval is that of the nine."""
+    kernel = kernel_class("memory")
+    size = np.geomspace(1e6, 1e8, 40)
+    seconds = kernel.seconds({"bytes": size}, PEAKS, starts("memory")) * np.exp(0.02 * np.sin(np.arange(40)))
+    seconds[-4:] *= np.array([2.0, 0.5, 2.0, 0.5])
+    counts = np.where(np.arange(40) < 36, 100.0, 1.0)
+    alike, weighed = (fit(kernel, {"bytes": size}, seconds, PEAKS, weights=each) for each in (None, counts))
+    assert weighed.spread < alike.spread
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published tables are not here")
