@@ -421,7 +421,7 @@ class _Numbers:
     layout: Parallel
     device: Accelerator
     _kept: dict[int, tuple[dict[Any, Any], dict[Any, Array]]] = field(default_factory=dict)
-    """For each row its plain numbers, with those of all expressions of them, and the arrays."""
+    """For each binding of letters the plain numbers, with those of all expressions of them, and the arrays."""
 
     def launch(self, row: Row) -> Launch | None:
         """A row as a kernel; None for what is fused into its neighbour and moves nothing. Raises where no class fits."""
@@ -435,11 +435,10 @@ class _Numbers:
 
     def value(self, row: Row, expr: Expr) -> Array:
         """An expression of a row at every context."""
-        if id(row) not in self._kept:
-            self._kept[id(row)] = self._letters(row)
-        plain, arrays = self._kept[id(row)]
-        if arrays and not expr.free_symbols.isdisjoint(arrays):
-            return evaluate_arrays(expr, {letter: plain[letter] for letter in expr.free_symbols - arrays.keys()} | arrays)
+        kept = self._kept.get(id(row.binding))
+        plain, arrays = kept or self._kept.setdefault(id(row.binding), self._letters(row))
+        if arrays and not (letters := _letters_of(expr)).isdisjoint(arrays):
+            return evaluate_arrays(expr, {letter: plain[letter] for letter in letters - arrays.keys()} | arrays)
         return np.full(len(self.contexts), float(walk(expr, plain)))
 
     def _letters(self, row: Row) -> tuple[dict[Any, Any], dict[Any, Array]]:
@@ -469,6 +468,11 @@ class _Numbers:
             return wide
         stored = self.formats.matrix(row.op.cost.weights[0].role).name
         return stored if stored in ("fp8", "int8") and stored in self.device.peak_flops_per_s else wide
+
+
+@lru_cache(maxsize=8192)
+def _letters_of(expr: Expr) -> frozenset[Any]:
+    return frozenset(expr.free_symbols)
 
 
 @lru_cache(maxsize=4096)
