@@ -371,7 +371,8 @@ class _Timer:
         numbers = _Numbers(batches, tokens, contexts, self.formats, self.layout, self.device)
         launches = [launch for row in rows if (launch := numbers.launch(row)) is not None]
         for launch in _merged(launches):
-            yield replace(launch, kernel=self._known(_narrowest(launch), launch.dtype))
+            kernel = self._known(_narrowest(launch), launch.dtype)
+            yield launch if kernel == launch.kernel else replace(launch, kernel=kernel)
         if self.layout.tp > 1:
             yield from _all_reduces(launches, numbers, self.model.hidden_size)
 
@@ -399,7 +400,7 @@ def _measured_of(name: str, kernel: str, dtype: str, device: Accelerator) -> Fit
 
 def _measured(calibration: Calibration, kernel: str, dtype: str, device: Accelerator) -> Fit:
     """Kept for the calibrations that are shipped: a process on residuals is inverted once."""
-    if calibration.name in calibrations() and calibration == _shipped(calibration.name):
+    if calibration.name in calibrations() and calibration is _shipped(calibration.name):
         return _measured_of(calibration.name, kernel, dtype, device)
     return _as_in_a_model(calibration, kernel, dtype, device)
 
@@ -429,8 +430,8 @@ class _Numbers:
         if kernel not in SHAPES:
             raise CostModelError(f"no kernel class for row {'/'.join(row.path)} of kind {row.op.kind}")
         name, sizes = SHAPES[kernel](self, row)
-        if not next(iter(sizes.values())).all() or not self.moved(row).all():
-            return None
+        if not next(iter(sizes.values())).all() or (kernel == "attention" and not self.moved(row).all()):
+            return None  # a tower without images
         return Launch(row, name, self._dtype(row, name), sizes, row.times)
 
     def value(self, row: Row, expr: Expr) -> Array:
