@@ -79,7 +79,7 @@ _HOME = {
     "layers": ("LayerGroup",),
     "memory": ("Capacity", "capacity"),
     "reporting": ("report",),
-    "roofline": ("Estimate", "Parallel", "estimate"),
+    "roofline": ("Estimate", "Parallel", "estimate", "time_pass"),
     "towers": ("Projector", "VisionTower"),
     "validation": ("Validation", "validate"),
     "workload": ("Precision",),
@@ -137,6 +137,7 @@ __all__ = [
     "load",
     "presets",
     "report",
+    "time_pass",
     "validate",
 ]  # fmt: skip
 

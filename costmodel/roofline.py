@@ -256,12 +256,10 @@ def sweep_batches(
 
     >>> found = sweep_batches("llama-3.1-8b", "h100-sxm", [1, 64], 1, 4096)
     >>> [round(work / moved) for work, moved in zip(found.flops, found.bytes)]
-    [1, 27]
+    [1, 25]
     """
-    device, formats = (
-        as_accelerator(accelerator),
-        precision if isinstance(precision, Precision) else _formats(precision, cache_precision),
-    )
+    device = as_accelerator(accelerator)
+    formats = precision if isinstance(precision, Precision) else _formats(precision, cache_precision)
     timer = _Timer(as_architecture(model), device, parallel or Parallel(), formats, _calibration(None, device), _Host())
     every = [whole("batch", batch) for batch in batches]
     return timer.sweep(np.array(every), whole("tokens", tokens), whole("context", context))

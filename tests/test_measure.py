@@ -235,7 +235,7 @@ def test_a_noisy_machine_is_told(few: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_command_says_what_is_wrong(few: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command_refuses(capsys, "calibrate", "--device", "tpu")
-    command_refuses(capsys, "calibrate", "--device", "cuda")
+    command_refuses(capsys, "calibrate", "--device", "cuda:77")
     command_refuses(capsys, "calibrate", "--kind", "gemm")
     command_refuses(capsys, "calibrate", "--table", "x.csv")
     command_refuses(capsys, "calibrate", "--dtype", "fp4", "--out", str(tmp_path / "x.json"))
