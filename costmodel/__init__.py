@@ -34,14 +34,16 @@ if TYPE_CHECKING:
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
     from costmodel.errors import CostModelError, UnsupportedArchitecture
+    from costmodel.estimating import Estimate, estimate, time_pass
     from costmodel.families import family
+    from costmodel.footprint import DeviceMemory, device_memory
     from costmodel.formula import Formula
     from costmodel.generation import Diffusion, Recursion
     from costmodel.hardware import Accelerator
     from costmodel.layers import LayerGroup
     from costmodel.memory import Capacity, capacity
+    from costmodel.parallelism import Parallel
     from costmodel.reporting import report
-    from costmodel.roofline import Estimate, Parallel, estimate
     from costmodel.towers import Projector, VisionTower
     from costmodel.workload import Precision
 
@@ -79,7 +81,9 @@ _HOME = {
     "layers": ("LayerGroup",),
     "memory": ("Capacity", "capacity"),
     "reporting": ("report",),
-    "roofline": ("Estimate", "Parallel", "estimate", "time_pass"),
+    "estimating": ("Estimate", "estimate", "time_pass"),
+    "footprint": ("DeviceMemory", "device_memory"),
+    "parallelism": ("Parallel",),
     "towers": ("Projector", "VisionTower"),
     "validation": ("Validation", "validate"),
     "workload": ("Precision",),
@@ -100,6 +104,7 @@ __all__ = [
     "Architecture",
     "Capacity",
     "CostModelError",
+    "DeviceMemory",
     "Diffusion",
     "Estimate",
     "Formula",
@@ -130,6 +135,7 @@ __all__ = [
     "capacity",
     "compare",
     "crossover",
+    "device_memory",
     "diff",
     "estimate",
     "family",

@@ -156,8 +156,14 @@ def estimate(
     model: ModelArgument,
     on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
     devices: Annotated[int, typer.Option("--devices", "-d", help="How many of them.")] = 1,
-    tp: Annotated[int, typer.Option(help="Tensor-parallel ranks of a replica; all devices by default.")] = 0,
-    ep: Annotated[int, typer.Option(help="Ranks that experts are spread over, of those.")] = 1,
+    tp: Annotated[int, typer.Option(help="Tensor-parallel ranks; by default as many devices as the heads allow.")] = 0,
+    ep: Annotated[int, typer.Option(help="Ranks that experts are spread over, of tp x dp x cp.")] = 1,
+    dp: Annotated[int, typer.Option(help="Groups of ranks with sequences of their own, which share experts.")] = 1,
+    pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1,
+    cp: Annotated[int, typer.Option(help="Ranks that have a part each of every context.")] = 1,
+    overlap: Annotated[
+        bool, typer.Option("--overlap", help="One half of a batch computes while the other's messages travel.")
+    ] = False,
     batch: BatchOption = 1,
     prompt: Annotated[str, typer.Option(help="Tokens of each prompt: 4096, 128k.")] = "4096",
     output: Annotated[str, typer.Option(help="Tokens of each output.")] = "1024",
@@ -168,13 +174,17 @@ def estimate(
     form: FormatOption = Format.table,
 ) -> None:
     """Estimate seconds: the first token, each further one, what bounds them, with an interval and every kernel's share."""
-    from costmodel.roofline import Parallel
-    from costmodel.roofline import estimate as time
+    from costmodel.estimating import estimate as time
+    from costmodel.parallelism import Parallel
     from costmodel.summary import estimate_tables
     from costmodel.units import parse_tokens
 
+    layout = None
+    if tp or max(ep, dp, pp, cp) > 1 or overlap:
+        whole = tp or max(devices // max(dp * pp * cp, 1), 1)
+        layout = Parallel(tp=whole, ep=ep, dp=dp, pp=pp, cp=cp, overlap="two_batches" if overlap else "none")
     found = time(
-        model, on, devices, Parallel(tp=tp or devices, ep=ep), batch, parse_tokens(prompt), parse_tokens(output), precision,
+        model, on, devices, layout, batch, parse_tokens(prompt), parse_tokens(output), precision,
         cache_precision, calibration or None, launch_us * 1e-6,
     )  # fmt: skip
     emit(estimate_tables(found, by_quantity=form in (Format.table, Format.md)), form)

@@ -112,6 +112,28 @@ def walk(expr: Basic, known: dict[Basic, Value]) -> Value:
     return found
 
 
+def walk_floats(expr: Basic, known: dict[Basic, Value]) -> Value:
+    """The value of an expression of floats and arrays, which `known` holds for letters; it keeps those of subexpressions."""
+    found = known.get(expr)
+    if found is None:
+        if isinstance(expr, Piecewise):
+            found = _branches(expr, known)
+        elif expr.args:
+            name, values = type(expr).__name__, [walk_floats(arg, known) for arg in expr.args]
+            found = reduce(_ARRAYS[name], values) if name in _CHAINED else _ARRAYS[name](*values)
+        else:
+            constant = _constant(expr)
+            found = constant if isinstance(constant, bool) else float(constant)
+        known[expr] = found
+    return found
+
+
+def _branches(expr: Piecewise, known: dict[Basic, Value]) -> Value:
+    """A piecewise expression: the first branch whose condition holds, point by point."""
+    pairs = [(walk_floats(branch, known), walk_floats(holds, known)) for branch, holds in expr.args]
+    return reduce(lambda rest, pair: np.where(pair[1], pair[0], rest), reversed(pairs[:-1]), pairs[-1][0])
+
+
 def _constant(expr: Basic) -> Value:
     """The value of a leaf. Raises KeyError for a letter."""
     if expr.is_Integer:

@@ -9,7 +9,8 @@ from costmodel.architecture import Architecture
 from costmodel.calibration.report import class_name, point_rows
 from costmodel.calibration.store import read_calibration
 from costmodel.catalog import accelerator, calibration_file, calibrations
-from costmodel.roofline import Parallel, sweep_batches
+from costmodel.estimating import sweep_batches
+from costmodel.footprint import tensor_parallel
 from costmodel.scenario import Scenario
 
 BATCHES = tuple(1 << power for power in range(10))
@@ -27,7 +28,7 @@ def pass_rows(models: Sequence[Architecture], scenario: Scenario) -> list[dict[s
 
 
 def _passes(model: Architecture, scenario: Scenario) -> Iterator[dict[str, Any]]:
-    layout = Parallel(tp=scenario.devices)
+    layout = tensor_parallel(model, scenario.devices)
     for name, batches, tokens in (("prefill", (1,), scenario.context), ("decode", BATCHES, 1)):
         found = sweep_batches(
             model, scenario.accelerator, batches, tokens, scenario.context, scenario.weights, scenario.cache, layout

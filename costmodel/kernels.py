@@ -99,7 +99,7 @@ class KernelClass:
     def roofline(self, shape: Shape, peaks: Peaks) -> Array:
         """Seconds at the datasheet's peaks with perfect overlap: no kernel can be faster once its data lie in memory."""
         work = self.work(shape, peaks)
-        if self.name == "allreduce":
+        if self.name in ON_LINKS:
             return work.moved / peaks.link_bytes_per_s
         best: Array = np.maximum(work.flops / peaks.flops_per_s, work.moved / peaks.memory_bytes_per_s)
         return best
@@ -122,7 +122,7 @@ def bound_by(kernel: str, seconds: float, compute_s: float, memory_s: float) -> 
     >>> bound_by("gemm", 1e-3, 9e-4, 1e-4), bound_by("norm", 1e-5, 0.0, 1e-7), bound_by("allreduce", 1e-3, 0.0, 1e-3)
     ('compute', 'latency', 'link')
     """
-    if kernel == "allreduce":
+    if kernel in ON_LINKS:
         return "link"
     return "latency" if max(compute_s, memory_s) < 0.2 * seconds else "compute" if compute_s >= memory_s else "memory"
 
@@ -310,7 +310,7 @@ def _moe_work(x: Shape, peaks: Peaks, spread: float = 1.0, padding: float = 0.0,
 
 
 def _moe(x: Shape, peaks: Peaks, q: Fitted) -> Array:
-    busiest = np.where(x["ep"] > 1, 1 + q["skew"] * x["skew"], 1.0)
+    busiest = np.where(x["ep"] > 1, (1 + q["skew"] * x["skew"]) * x.get("busiest", 1.0), 1.0)
     work = _moe_work(x, peaks, q["spread"], q["padding"], busiest)
     rows = x["tokens"] * x["topk"] / x["ep"]
     permuted = peaks.element_bytes * 4 * rows * (x["hidden"] + x["inter"] / x["tp"])
@@ -329,10 +329,21 @@ def _allreduce_work(x: Shape, peaks: Peaks) -> Work:
 
 
 def _allreduce(x: Shape, peaks: Peaks, q: Fitted) -> Array:
-    time = _allreduce_work(x, peaks).moved / peaks.link_bytes_per_s
+    time = _allreduce_work(x, peaks).moved / peaks.link_bytes_per_s * x.get("slower", 1.0)
     return q["latency"] + q["hop"] * (x["ranks"] - 1) + time / q["eta_l"] + np.sqrt(q["pipeline"] * time)
 
 
+def _sent_work(x: Shape, peaks: Peaks) -> Work:
+    return Work(np.zeros_like(x["bytes"]), x["bytes"])
+
+
+def _sent(x: Shape, peaks: Peaks, q: Fitted) -> Array:
+    time = x["bytes"] / peaks.link_bytes_per_s * x.get("slower", 1.0)
+    return q["latency"] + time / q["eta_l"] + 0.0 * x["ranks"]
+
+
+ON_LINKS = ("allreduce", "sent")
+"""Classes whose bytes cross links, and no memory. `slower` in a shape is the link's peak over that of the network they take."""
 FORM = ("t0", "eta_c", "eta_m", "p")
 """The four numbers that every class on a device's own memory has."""
 CLASSES: dict[str, KernelClass] = {
@@ -408,6 +419,10 @@ CLASSES: dict[str, KernelClass] = {
         KernelClass(
             "allreduce", "all-reduce within a node", ("ranks", "bytes"), ("latency", "hop", "eta_l", "pipeline"),
             _allreduce_work, _allreduce, lambda x: (x["ranks"], x["bytes"]),
+        ),
+        KernelClass(
+            "sent", "tokens, keys or partial results on their way between ranks", ("ranks", "bytes"), ("latency", "eta_l"),
+            _sent_work, _sent, lambda x: (x["ranks"], x["bytes"]),
         ),
     )
 }  # fmt: skip

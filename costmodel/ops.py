@@ -24,7 +24,8 @@ class Op:
 
     `own` weights are each layer's, also where the layers of a group share theirs. `kernel` and `shape` say what a device runs
     (`kernels.py`): empty where the kind says it all. `split` is how tensor-parallel ranks share it: by output `columns`, by
-    input `rows` (their sums are then added up), or `none`: each does it whole.
+    input `rows` or by entries of the `vocabulary` (their sums are then added up), by `experts`, or `none`: each does it whole.
+    `heads` are what its columns are made of, where ranks beyond their number hold copies.
     """
 
     name: str
@@ -35,15 +36,19 @@ class Op:
     kernel: str = ""
     shape: tuple[tuple[str, Expr], ...] = ()
     split: str = "columns"
+    heads: Expr | None = None
+    saved: Expr = ZERO
+    """Activation elements that training keeps for the backward pass: what goes in, where the gradient needs it."""
 
 
 def linear(
     name: str, d_in: Expr, d_out: Expr, tokens: Expr = N, *, bias: bool = False, role: str = "weights",
-    stored: bool = True, reads: Expr | None = None, algorithm: str = "",
+    stored: bool = True, reads: Expr | None = None, algorithm: str = "", heads: Expr | None = None, whole: bool = False,
 ) -> Op:  # fmt: skip
     """y[tokens, d_out] = x[tokens, d_in] @ w[d_in, d_out] (+ bias[d_out])
 
-    `stored=False` reuses a matrix stored elsewhere; `reads` replaces the tokens * d_in elements read.
+    `stored=False` reuses a matrix stored elsewhere; `reads` replaces the tokens * d_in elements read. Tensor-parallel ranks
+    share its `heads`, or have it `whole` each.
 
     >>> from costmodel.symbols import d_model, d_ff
     >>> linear("up_proj", d_model, d_ff).cost.flops
@@ -53,8 +58,10 @@ def linear(
     weights = (Weight(d_in, d_out, role, copies),) + ((Weight(ONE, d_out, "others"),) if bias else ())
     moved = (tokens * d_in if reads is None else reads) + tokens * d_out
     cost = Cost(flops=TWO * tokens * d_in * d_out, activations=moved, weights=weights)
-    split = "none" if role == "others" else "rows" if d_out == d_model else "columns"
-    return Op(name, "linear", cost, algorithm, kernel="gemm", shape=(("m", tokens), ("n", d_out), ("k", d_in)), split=split)
+    split = "none" if whole or role == "others" else "rows" if d_out == d_model else "columns"
+    shape = (("m", tokens), ("n", d_out), ("k", d_in))
+    saved = tokens * d_in
+    return Op(name, "linear", cost, algorithm, kernel="gemm", shape=shape, split=split, heads=heads, saved=saved)
 
 
 def expert_linear(name: str, d_in: Expr, d_out: Expr, experts: Expr, used: Expr, *, bias: bool = False) -> Op:
@@ -73,7 +80,7 @@ def expert_linear(name: str, d_in: Expr, d_out: Expr, experts: Expr, used: Expr,
         weights += (Weight(ONE, d_out, "others", experts, used, touched),)
     cost = Cost(flops=TWO * rows * d_in * d_out, activations=rows * (d_in + d_out), weights=weights)
     shape = (("tokens", N), ("hidden", d_in), ("inter", d_out), ("topk", used), ("experts", experts))
-    return Op(name, "expert_linear", cost, kernel="moe", shape=shape, split="rows")
+    return Op(name, "expert_linear", cost, kernel="moe", shape=shape, split="experts", saved=rows * d_in)
 
 
 def attend(
@@ -93,12 +100,13 @@ def attend(
     cost = Cost(flops=TWO * B * heads * pairs * (d_qk + d_v), activations=moved, kept=kept)
     kv_heads = kept[0].heads if kept and reads == ZERO else heads
     shape = (("heads", heads), ("kv_heads", kv_heads), ("d_qk", d_qk), ("d_v", d_v), ("pairs", pairs))
-    return Op(name, "attend", cost, algorithm, kernel="attention", shape=shape)
+    saved = N * (heads * d_qk + kv_heads * (d_qk + d_v))
+    return Op(name, "attend", cost, algorithm, kernel="attention", shape=shape, saved=saved)
 
 
 def scan(name: str, flops: Expr, kept: tuple[Kept, ...], *, moved: Expr, algorithm: str = "", kernel: str = "") -> Op:
     """A recurrence over tokens on kept state: `flops` on the state, `moved` activation elements in and out."""
-    return Op(name, "scan", Cost(flops=flops, activations=moved, kept=kept), algorithm, kernel=kernel)
+    return Op(name, "scan", Cost(flops=flops, activations=moved, kept=kept), algorithm, kernel=kernel, saved=moved)
 
 
 def conv(name: str, channels: Expr, kernel: Expr, kept: tuple[Kept, ...], *, bias: bool = False) -> Op:
@@ -109,7 +117,8 @@ def conv(name: str, channels: Expr, kernel: Expr, kept: tuple[Kept, ...], *, bia
     2*B*K*T*d_model
     """
     weights = (Weight(kernel, channels, "others"),) + ((Weight(ONE, channels, "others"),) if bias else ())
-    return Op(name, "conv", Cost(flops=TWO * N * kernel * channels, activations=TWO * N * channels, weights=weights, kept=kept))
+    cost = Cost(flops=TWO * N * kernel * channels, activations=TWO * N * channels, weights=weights, kept=kept)
+    return Op(name, "conv", cost, saved=N * channels)
 
 
 def gather(name: str, rows: Expr, width: Expr, *, role: str = "embeddings", active: Expr = ZERO, stored: bool = True) -> Op:
@@ -118,21 +127,25 @@ def gather(name: str, rows: Expr, width: Expr, *, role: str = "embeddings", acti
     Scales and blocks lie along a row, as in the head that may share the table.
     """
     weights = (Weight(width, rows, role, ONE if stored else ZERO, active, touched=ZERO),)
-    return Op(name, "gather", Cost(activations=TWO * N * width, weights=weights), split="none")
+    split = "vocabulary" if role == "embeddings" else "none"
+    return Op(name, "gather", Cost(activations=TWO * N * width, weights=weights), split=split)
 
 
 def vector(
     name: str, elements: Expr, operations: int, *, moved: Expr | None = None, weights: tuple[Weight, ...] = (),
-    kept: tuple[Kept, ...] = (), algorithm: str = "", kernel: str = "",
+    kept: tuple[Kept, ...] = (), algorithm: str = "", kernel: str = "", saved: Expr | None = None,
 ) -> Op:  # fmt: skip
     """An element-wise or row-wise op: `operations` on each element, out of the FLOP headline.
 
     `moved` elements are read and written (default: each element in and out). An exponential counts as one
     operation; the count is a convention, the bytes are what such an op costs. `kept` is what it looks back on.
+    `saved` for the backward pass are its inputs unless told: all that moves but the elements that come out; of a rotation none.
     """
     activations = TWO * elements if moved is None else moved
     cost = Cost(vector_flops=operations * elements, activations=activations, weights=weights, kept=kept)
-    return Op(name, "vector", cost, algorithm, kernel=kernel)
+    if saved is None:
+        saved = activations - elements if activations.has(T) and kernel != "rope" else ZERO
+    return Op(name, "vector", cost, algorithm, kernel=kernel, saved=saved)
 
 
 def norm(

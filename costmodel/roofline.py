@@ -1,47 +1,40 @@
 """From ledger rows to seconds: each row is a kernel of a class, of a shape, on a device; a pass is their sum.
 
-Time to first token (TTFT) is the prefill of the prompts; time per output token (TPOT) the mean of the decode steps from a
-context of prompt + 1 to prompt + output - 1.
+A clock times passes of one model on one device over arrays of points: batches, contexts and layouts at once. What is the same at
+many points (a product knows no context, an expert no data-parallel group) is timed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from sympy import Expr
 
 from costmodel.architecture import Architecture
 from costmodel.calibration.fit import Fit, guessed
 from costmodel.calibration.store import Calibration, read_calibration
-from costmodel.catalog import Device, Source, as_accelerator, as_architecture, calibration_file, calibrations
+from costmodel.catalog import calibration_file, calibrations
 from costmodel.cost import Cost, Weight
-from costmodel.errors import CostModelError, shown
-from costmodel.evaluate import evaluate, evaluate_arrays, walk
+from costmodel.errors import CostModelError
+from costmodel.evaluate import evaluate, walk_floats
+from costmodel.footprint import dispatch_bytes
 from costmodel.formula import bound_values
-from costmodel.frames import frame
 from costmodel.hardware import Accelerator
-from costmodel.kernels import Peaks, bound_by, kernel_class, pnorm
-from costmodel.memory import Capacity, capacity
+from costmodel.kernels import ON_LINKS, Peaks, bound_by, kernel_class, pnorm
+from costmodel.ops import Op
+from costmodel.parallelism import Parallel
 from costmodel.quantities import Row
 from costmodel.symbols import B, S, T
-from costmodel.units import whole
-from costmodel.workload import Checked, Options, Phase, Precision
-
-if TYPE_CHECKING:
-    import os
-
-    import pandas as pd
+from costmodel.workload import Options, Phase, Precision
 
 Array = NDArray[np.float64]
-DECODE_POINTS = 9
-"""Contexts at which decode steps are timed; between them time is taken as straight."""
 MINOR = 0.05
 """Share of a pass below which a guessed class leaves the whole calibrated."""
 LENDER = "h100-sxm"
@@ -49,46 +42,110 @@ LENDER = "h100-sxm"
 OVERLAP = 4.0
 """How sharply the slower of device and host decides (pnorm)."""
 BOUNDS = ("compute", "memory", "latency", "link")
+LETTERS = {"batch": B, "tokens": T, "context": S}
 
 
-class Parallel(Checked):
-    """How the devices of a replica share a model: `tp` ranks share each layer; experts are spread over `ep` of them.
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Passes to be timed, an entry each: what one rank sees of them, and its layout.
 
-    >>> Parallel(tp=8, ep=4).ep
-    4
+    `batch` sequences of its data-parallel group, `tokens` new ones of each (all of them 1, or none), `context` after the pass.
     """
 
-    tp: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
-    ep: Annotated[int, Field(strict=True, ge=1, le=1024)] = 1
+    batch: Array
+    tokens: Array
+    context: Array
+    tp: Array
+    dp: Array
+    cp: Array
+    pp: Array
+    ep: Array
+    imbalance: Array
+    _found: dict[frozenset[str], tuple[Points, Any]] = field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _divides(self) -> Parallel:
-        if self.tp % self.ep:
-            raise ValueError(f"ep {self.ep} does not divide tp {self.tp}: experts are spread over ranks of the same group")
-        return self
+    NAMES = ("batch", "tokens", "context", "tp", "dp", "cp", "pp", "ep", "imbalance")
+
+    @classmethod
+    def of(cls, layout: Parallel, batch: Any, tokens: Any, context: Any) -> Points:
+        """Points of one layout: numbers and arrays broadcast."""
+        given = (batch, tokens, context, *(getattr(layout, name) for name in cls.NAMES[3:]))
+        return cls.stacked(*given)
+
+    @classmethod
+    def stacked(cls, *columns: Any) -> Points:
+        """Points from numbers and arrays in the order of `NAMES`."""
+        arrays: list[Any] = [np.array(column, dtype=np.float64) for column in np.broadcast_arrays(*map(np.atleast_1d, columns))]
+        return cls(*arrays)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @property
+    def single(self) -> bool:
+        """Whether each sequence has one new token."""
+        return bool((self.tokens == 1).all())
+
+    @property
+    def rows(self) -> Array:
+        """Tokens that pass through a rank's matrices: a prompt's are spread over context-parallel ranks, a single one is not."""
+        return self.batch * self.tokens if self.single else self.batch * np.ceil(self.tokens / self.cp)
+
+    def distinct(self, names: frozenset[str]) -> tuple[Points, Any]:
+        """The points that differ in some columns, and which of them each point is (None: all do)."""
+        if len(self) == 1:
+            return self, None
+        if names not in self._found:
+            self._found[names] = self._distinct(names)
+        return self._found[names]
+
+    def _distinct(self, names: frozenset[str]) -> tuple[Points, Any]:
+        code, every = np.zeros(len(self), dtype=np.int64), 1
+        for name in sorted(names):
+            column = getattr(self, name)
+            if (column == column[0]).all():
+                continue
+            values, places = np.unique(column, return_inverse=True)
+            code, every = code * len(values) + places, every * len(values)
+            if every > 1 << 40:  # codes stay far from wrapping
+                values, code = np.unique(code, return_inverse=True)
+                every = len(values)
+        _, first, index = np.unique(code, return_index=True, return_inverse=True)
+        if len(first) == len(self):
+            return self, None
+        return Points(*(getattr(self, name)[first] for name in self.NAMES)), index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Launch:
-    """One ledger row as a device runs it: a class, and an array for each size (an entry a context)."""
+    """One ledger row as a device runs it: a class, and an array for each size at the points that differ for it.
+
+    `index` says which of these each point of the pass is; `share` is its part of a kernel that does the work of several rows,
+    and 0 at points that have no such kernel.
+    """
 
     row: Row
     kernel: str
     dtype: str
     sizes: dict[str, Array]
     times: int
-    share: float = 1.0
-    """Its part of a kernel that does the work of several rows."""
+    index: Any = None
+    share: Any = 1.0
+    place: float = float("inf")
+    """Where its row stands in the ledger."""
 
 
 @dataclass(frozen=True)
 class PassTime:
-    """One pass: seconds with the interval that is meant to hold 90 %, and a dict a ledger row, which sum to `device_s`."""
+    """One pass: seconds with the interval that is meant to hold 90 %, and a dict a ledger row, which sum to `device_s`.
+
+    `link_s` of the device's seconds are messages between ranks; they hide behind the rest where two batches overlap.
+    """
 
     seconds: float
     low_s: float
     high_s: float
     device_s: float
+    link_s: float
     host_s: float
     bound_by: str
     calibrated: bool
@@ -97,202 +154,53 @@ class PassTime:
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
-    """One pass at several batches: an array entry each of its seconds, and a rank's FLOPs and bytes.
+class Totals:
+    """Passes at several points, an array entry each: a rank's seconds (kernels, messages), kernels launched, FLOPs and bytes.
 
-    `dtypes` are the formats that its products multiply in.
+    `guessed_s` of the seconds are of classes that nobody measured here.
     """
 
-    batches: Array
-    seconds: Array
+    compute_s: Array
+    link_s: Array
+    guessed_s: Array
+    calls: Array
     flops: Array
     bytes: Array
-    calibrated: bool
-    dtypes: tuple[str, ...]
+
+    @property
+    def device_s(self) -> Array:
+        """All of a rank's seconds, one kernel or message after another."""
+        return self.compute_s + self.link_s
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a workload takes on some devices. `memory` is the replica's, as `capacity` tells it.
+class Host:
+    """What a server adds to its device's time.
 
-    `state` is `calibrated` where measured classes make up all but a twentieth of the time, else `datasheet`: off by a factor
-    of 2 at times. `interval` holds 90 % by the classes' errors on points not fitted.
+    `launch_s` for each kernel that no graph captures, `sequence_s` for each sequence of a pass; `device_factor` stretches the
+    device's own time; an all-reduce of `message_bytes` takes twice what the calibration says.
     """
-
-    model: str
-    accelerator: str
-    devices: int
-    parallel: Parallel
-    batch: int
-    prompt: int
-    output: int
-    memory: Capacity
-    prefill: PassTime
-    decode: PassTime | None
-
-    @property
-    def ttft_s(self) -> float:
-        """Seconds of the prefill of the prompts together, without a queue."""
-        return self.prefill.seconds
-
-    @property
-    def tpot_s(self) -> float | None:
-        """Mean seconds of a decode step; None where the output is a single token."""
-        return self.decode.seconds if self.decode else None
-
-    @property
-    def output_tokens_per_s_per_device(self) -> float:
-        """Tokens of output over all the time of a batch, prefill included, for each device."""
-        steps = (self.tpot_s or 0.0) * (self.output - 1)
-        return self.batch * self.output / (self.ttft_s + steps) / self.parallel.tp
-
-    @property
-    def bound_by(self) -> str:
-        """What takes most of a decode step (of the prefill, where there is none): compute, memory, latency, link or host."""
-        return (self.decode or self.prefill).bound_by
-
-    @property
-    def interval(self) -> dict[str, tuple[float, float]]:
-        """Seconds between which 90 % should lie."""
-        passes = {"ttft_s": self.prefill, "tpot_s": self.decode}
-        return {name: (timed.low_s, timed.high_s) for name, timed in passes.items() if timed}
-
-    @property
-    def state(self) -> str:
-        """`calibrated` or `datasheet`."""
-        return "calibrated" if all(timed.calibrated for timed in (self.prefill, self.decode) if timed) else "datasheet"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader should know: guessed classes, shapes beyond what was measured."""
-        return tuple(dict.fromkeys((*self.prefill.notes, *(self.decode.notes if self.decode else ()))))
-
-    @property
-    def ops_rows(self) -> list[dict[str, Any]]:
-        """`ops` as plain dicts."""
-        passes = {"prefill": self.prefill, "decode": self.decode}
-        return [{"pass": name, **op} for name, timed in passes.items() if timed for op in timed.ops]
-
-    @property
-    def ops(self) -> pd.DataFrame:
-        """A row for each ledger row and pass: its kernel class, seconds over all its layers, share, and what bounds it."""
-        return frame(self.ops_rows)
-
-
-def estimate(
-    model: Source,
-    accelerator: Device,
-    devices: int = 1,
-    parallel: Parallel | None = None,
-    batch: int = 1,
-    prompt: int = 4096,
-    output: int = 1024,
-    precision: str | Precision = "bf16",
-    cache_precision: str = "bf16",
-    calibration: str | os.PathLike[str] | Calibration | None = None,
-    launch_s: float = 0.0,
-    device_factor: float = 1.0,
-    message_bytes: float = 1e18,
-    sequence_s: float = 0.0,
-) -> Estimate:
-    """Seconds to the first token and for each further one: `batch` sequences a replica, `prompt` and `output` tokens each.
-
-    `parallel` is tensor parallel over all devices unless given; more devices than one replica takes are further replicas.
-    `calibration` is a name or file (default: the shipped one of this accelerator, if any). `launch_s` is what the host
-    takes for each kernel where they are not captured in graphs, `sequence_s` for each sequence of a pass; `device_factor`
-    stretches the device's own time; an all-reduce of `message_bytes` takes twice what the calibration says, as in servers
-    whose collectives slow down with size.
-
-    Raises CostModelError for an unknown model or device, a calibration of another device, or an impossible number.
-
-    >>> e = estimate("llama-3.1-8b", "h100-sxm", batch=8, prompt=1024, output=128)
-    >>> e.bound_by, e.state, e.memory.fits
-    ('memory', 'calibrated', True)
-    """
-    chosen, device = as_architecture(model), as_accelerator(accelerator)
-    devices, batch, prompt, output = (
-        whole("devices", devices),
-        whole("batch", batch),
-        whole("prompt", prompt),
-        whole("output", output),
-    )
-    layout = parallel or Parallel(tp=devices)
-    if not isinstance(layout, Parallel) or devices % layout.tp:
-        raise CostModelError(f"parallel got {shown(parallel)} on {devices} devices; give a Parallel whose tp divides them")
-    formats = precision if isinstance(precision, Precision) else _formats(precision, cache_precision)
-    host = _host(launch_s, device_factor, message_bytes, sequence_s)
-    timer = _Timer(chosen, device, layout, formats, _calibration(calibration, device), host)
-    memory = capacity(chosen, device, layout.tp, prompt + output, batch, precision, cache_precision)
-    steps = timer.decode(batch, prompt + 1, prompt + output - 1) if output > 1 else None
-    return Estimate(
-        chosen.name, device.name, devices, layout, batch, prompt, output, memory, timer.prefill(batch, prompt), steps
-    )  # fmt: skip
-
-
-def time_pass(
-    model: Source, accelerator: Device, batch: int, tokens: int, context: int, precision: str | Precision = "bf16",
-    parallel: Parallel | None = None, calibration: str | os.PathLike[str] | Calibration | None = None,
-) -> PassTime:  # fmt: skip
-    """One forward pass over `tokens` new tokens of each of `batch` sequences, which are the last of `context`.
-
-    Raises CostModelError as `estimate` does.
-
-    >>> 0.004 < time_pass("llama-3.1-8b", "h100-sxm", 8, 1, 4096).seconds < 0.009
-    True
-    """
-    device, formats = as_accelerator(accelerator), precision if isinstance(precision, Precision) else _formats(precision, "bf16")
-    batch, tokens, context = whole("batch", batch), whole("tokens", tokens), whole("context", context)
-    if context < tokens:
-        raise CostModelError(f"context got {context:,} for {tokens:,} new tokens; give at least as many")
-    timer = _Timer(as_architecture(model), device, parallel or Parallel(), formats, _calibration(calibration, device), _Host())
-    return timer.decode(batch, context, context) if tokens == 1 else timer.prefill(batch, tokens, context - tokens)
-
-
-def sweep_batches(
-    model: Source, accelerator: Device, batches: Sequence[int], tokens: int, context: int, precision: str | Precision = "bf16",
-    cache_precision: str = "bf16", parallel: Parallel | None = None,
-) -> Sweep:  # fmt: skip
-    """One pass over `tokens` new tokens a sequence at each of several batches: what `time_pass` gives, all at once.
-
-    >>> found = sweep_batches("llama-3.1-8b", "h100-sxm", [1, 64], 1, 4096)
-    >>> [round(work / moved) for work, moved in zip(found.flops, found.bytes)]
-    [1, 25]
-    """
-    device = as_accelerator(accelerator)
-    formats = precision if isinstance(precision, Precision) else _formats(precision, cache_precision)
-    timer = _Timer(as_architecture(model), device, parallel or Parallel(), formats, _calibration(None, device), _Host())
-    every = [whole("batch", batch) for batch in batches]
-    return timer.sweep(np.array(every), whole("tokens", tokens), whole("context", context))
-
-
-def _formats(precision: str, cache_precision: str) -> Precision:
-    """What a name means for a device: weights of fp32 are multiplied in fp32, as everything beside them is."""
-    formats = Precision.named(precision, cache=cache_precision)
-    rest = dict.fromkeys(("embeddings", "others", "activations"), "fp32") if formats.weights == "fp32" else {}
-    return formats.model_copy(update=rest)
-
-
-@dataclass(frozen=True)
-class _Host:
-    """What a server adds to its device's time."""
 
     launch_s: float = 0.0
     device_factor: float = 1.0
     message_bytes: float = 1e18
     sequence_s: float = 0.0
 
+    def total(self, device_s: Any, calls: Any, batch: Any) -> Any:
+        """Seconds of a pass: the slower of device and host, nearly."""
+        host_s, stretched = self.host_s(calls, batch), self.device_factor * device_s
+        return np.where(host_s > 0, pnorm(np.asarray(stretched), np.maximum(host_s, 1e-12), OVERLAP), stretched)
 
-def _host(launch_s: float, device_factor: float, message_bytes: float, sequence_s: float) -> _Host:
-    for name, value, least, most in (
-        ("launch_s", launch_s, 0.0, 100.0), ("device_factor", device_factor, 0.01, 100.0),
-        ("message_bytes", message_bytes, 1.0, 1e18), ("sequence_s", sequence_s, 0.0, 100.0),
-    ):  # fmt: skip
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
-            raise CostModelError(f"{name} got {shown(value)}; give a number from {least:g} to {most:g}")
-    return _Host(float(launch_s), float(device_factor), float(message_bytes), float(sequence_s))
+    def host_s(self, calls: Any, batch: Any) -> Any:
+        """The host's own seconds."""
+        return self.launch_s * calls + self.sequence_s * batch
 
 
-def _calibration(source: str | os.PathLike[str] | Calibration | None, device: Accelerator) -> Calibration | None:
+def shipped_or(source: str | os.PathLike[str] | Calibration | None, device: Accelerator) -> Calibration | None:
+    """The calibration asked for, else the one that is shipped for this device, else none.
+
+    Raises CostModelError for a calibration of another device.
+    """
     if source is None:
         return _shipped(device.name) if device.name in calibrations() else None
     found = source if isinstance(source, Calibration) else read_calibration(calibration_file(source))
@@ -307,88 +215,141 @@ def _shipped(name: str) -> Calibration:
 
 
 @dataclass(frozen=True, eq=False)
-class _Timer:
-    """Times passes of one model on one device."""
+class Clock:
+    """Times passes of one model, stored in some formats, on one device."""
 
     model: Architecture
     device: Accelerator
-    layout: Parallel
     formats: Precision
     calibration: Calibration | None
-    host: _Host
+    host: Host = Host()
+    mtp: int = 0
+    all_logits: bool = False
+    _fits: dict[tuple[str, str], Fit] = field(default_factory=dict)
+    _ledgers: dict[Phase, tuple[_Kernel, ...]] = field(default_factory=dict)
+    _narrowest: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def prefill(self, batch: int, tokens: int, prefix: int = 0) -> PassTime:
-        """One pass over `tokens` new tokens a sequence."""
-        return self._timed(np.array([batch]), tokens, np.array([prefix + tokens]))
+    def totals(self, points: Points) -> Totals:
+        """Seconds, FLOPs and bytes of a pass at every point."""
+        sums = {name: np.zeros(len(points)) for name in ("compute", "link", "guessed", "calls", "flops", "bytes")}
+        shared: dict[tuple[str, int], tuple[Array, Any]] = {}
 
-    def decode(self, batch: int, first: int, last: int) -> PassTime:
-        """The mean of single-token passes at contexts `first` to `last`."""
-        contexts = np.unique(np.round(np.linspace(first, last, DECODE_POINTS)))
-        return self._timed(np.full(len(contexts), batch), 1, contexts, _mean_weights(contexts))
+        def add(name: str, values: Array, index: Any) -> None:
+            held = shared.get((name, id(index)))
+            shared[name, id(index)] = (values if held is None else held[0] + values, index)
 
-    def sweep(self, batches: Array, tokens: int, context: int) -> Sweep:
-        """A pass of each batch at one context."""
-        launches, timed = self._kernels(batches, tokens, np.full(len(batches), context))
-        seconds, flops, moved = (np.sum([kernels.totals[place] for kernels in timed], axis=0) for place in range(3))
-        guessed_s = np.sum([kernels.totals[0] for kernels in timed if kernels.state == "datasheet"], axis=0) * np.ones(len(batches))
-        dtypes = tuple(dict.fromkeys(launch.dtype for launch in launches if launch.kernel in ("gemm", "moe")))
-        return Sweep(batches, seconds, flops, moved, bool((guessed_s <= MINOR * seconds).all()), dtypes)
+        for kernels in self._kernels(points):
+            side = "link" if kernels.fit.kernel.name in ON_LINKS else "compute"
+            for launch, seconds, flops, moved in kernels.timed:
+                share = launch.times * kernels.share(launch)
+                add(side, seconds * share, launch.index)
+                add("calls", share * np.ones_like(seconds), launch.index)
+                add("flops", flops * share, launch.index)
+                if kernels.state == "datasheet":
+                    add("guessed", seconds * share, launch.index)
+                if side == "compute":
+                    add("bytes", moved * share, launch.index)
+        for (name, _), (values, index) in shared.items():
+            sums[name] += values if index is None else values[index]
+        return Totals(*(sums[name] for name in ("compute", "link", "guessed", "calls", "flops", "bytes")))
 
-    def _timed(self, batches: Array, tokens: int, contexts: Array, weights: Array | None = None) -> PassTime:
-        """The mean over points of these weights."""
-        return self._summed(*self._kernels(batches, tokens, contexts), np.ones(1) if weights is None else weights, int(batches[0]))
+    def seconds(self, points: Points, overlap: str = "none") -> Array:
+        """Seconds of a pass at every point; of `two_batches`, one half computes while the other's messages travel."""
+        if overlap == "none":
+            found = self.totals(points)
+            return np.asarray(self.host.total(found.device_s, found.calls, points.batch))
+        halves = replace(points, batch=np.ceil(points.batch / 2), _found={})
+        found, whole = self.totals(halves), self.totals(points)
+        overlapped = 2 * np.maximum(found.compute_s, found.link_s)
+        both = self.host.total(overlapped, 2 * found.calls, points.batch)
+        alone = self.host.total(whole.device_s, whole.calls, points.batch)
+        return np.asarray(np.where((points.batch > 1) & (both < alone), both, alone))
 
-    def _kernels(self, batches: Array, tokens: int, contexts: Array) -> tuple[list[Launch], list[_Kernels]]:
-        launches = list(self._launches(batches, tokens, contexts))
-        return launches, [_Kernels(self._fit(*key), list(group), self.host.message_bytes) for key, group in _by_class(launches)]
-
-    def _summed(self, launches: list[Launch], timed: list[_Kernels], weights: Array, batch: int) -> PassTime:
-        ops = [op for kernels in timed for op in kernels.ops(weights)]
+    def detail(self, points: Points, weights: Array | None = None, overlap: str = "none") -> PassTime:
+        """The mean over points of these weights, with every row's share, what bounds it and how sure it is."""
+        weights = np.ones(1) if weights is None else weights
+        kernels = self._kernels(points)
+        ops = [op for group in kernels for op in group.ops(points, weights)]
         device_s = sum(op["seconds"] for op in ops)
-        host_s = self.host.launch_s * sum(op["calls"] for op in ops) + self.host.sequence_s * batch
-        stretched_s = self.host.device_factor * device_s
-        seconds = float(pnorm(np.array(stretched_s), np.array(host_s), OVERLAP)) if host_s else stretched_s
-        width = np.sqrt(sum((kernels.share(ops, device_s) * np.log(kernels.fit.spread)) ** 2 for kernels in timed))
+        link_s = sum(op["seconds"] for op in ops if op["kernel"] in ON_LINKS)
+        calls = sum(op["calls"] for op in ops)
+        host_s = float(self.host.host_s(calls, points.batch[0]) * weights.sum())
+        seconds = float(self.host.total(device_s, calls, points.batch[0] * weights.sum()))
+        if overlap != "none":
+            seconds = float(self.seconds(points, overlap) @ np.broadcast_to(weights, points.batch.shape))
+        width = np.sqrt(sum((group.part(ops, device_s) * np.log(group.fit.spread)) ** 2 for group in kernels))
         bound = "host" if host_s > device_s else max(BOUNDS, key=lambda b: sum(op["seconds"] for op in ops if op["bound_by"] == b))
         from_datasheet = sum(op["seconds"] for op in ops if op["state"] == "datasheet") / device_s
-        order = {id(launch.row.op): place for place, launch in enumerate(launches)}
-        ops.sort(key=lambda op: order[op.pop("_key")])
+        ops.sort(key=lambda op: op.pop("_place"))
         for op in ops:
             op["share"] = op["seconds"] / device_s
-        notes = tuple(dict.fromkeys(note for kernels in timed for note in kernels.notes()))
+        notes = tuple(dict.fromkeys(note for group in kernels for note in group.notes()))
+        off = float(np.exp(width))
         return PassTime(
-            seconds, seconds / float(np.exp(width)), seconds * float(np.exp(width)), device_s, host_s, bound,
-            from_datasheet <= MINOR, tuple(ops), notes,
-        )  # fmt: skip
+            seconds, seconds / off, seconds * off, device_s, link_s, host_s, bound, from_datasheet <= MINOR, tuple(ops), notes
+        )
+
+    def dtypes(self, points: Points) -> tuple[str, ...]:
+        """The formats that products multiply in."""
+        found = (launch.dtype for group in self._kernels(points) for launch in group.launches if launch.kernel in ("gemm", "moe"))
+        return tuple(dict.fromkeys(found))
 
     # rows as kernels
 
-    def _launches(self, batches: Array, tokens: int, contexts: Array) -> Iterator[Launch]:
-        options = Options(precision=self.formats)
-        rows = self.model._rows(options, Phase.DECODE if tokens == 1 else Phase.PREFILL)
-        numbers = _Numbers(batches, tokens, contexts, self.formats, self.layout, self.device)
-        launches = [launch for row in rows if (launch := numbers.launch(row)) is not None]
-        for launch in _merged(launches):
-            kernel = self._known(_narrowest(launch), launch.dtype)
-            yield launch if kernel == launch.kernel else replace(launch, kernel=kernel)
-        if self.layout.tp > 1:
-            yield from _all_reduces(launches, numbers, self.model.hidden_size)
+    def _ledger(self, single: bool) -> tuple[_Kernel, ...]:
+        phase = Phase.DECODE if single else Phase.PREFILL
+        if phase not in self._ledgers:
+            options = Options(precision=self.formats, mtp=self.mtp, logits="all" if self.all_logits else "last")
+            bindings: dict[tuple[Any, ...], int] = {}
+            self._ledgers[phase] = tuple(
+                _Kernel.of(row, place, bindings.setdefault(tuple(row.binding.items()), len(bindings)))
+                for place, row in enumerate(self.model._rows(options, phase))
+            )
+        return self._ledgers[phase]
+
+    def _kernels(self, points: Points) -> list[_Kernels]:
+        found: dict[tuple[str, str], list[Launch]] = {}
+        for launch in self._launches(points):
+            found.setdefault((launch.kernel, launch.dtype), []).append(launch)
+        return [_Kernels(self._fit(*key), launches, self.host.message_bytes) for key, launches in found.items()]
+
+    def _launches(self, points: Points) -> Iterator[Launch]:
+        numbers = _Numbers(points, self.formats, self.device)
+        launches = [launch for row in self._ledger(points.single) if (launch := numbers.launch(row)) is not None]
+        for launch in _merged(launches, numbers):
+            for narrowed in _by_rows(launch, self._known("gemv", launch.dtype) == "gemv"):
+                kernel = self._known(narrowed.kernel, launch.dtype)
+                yield narrowed if kernel == narrowed.kernel else replace(narrowed, kernel=kernel)
+        yield from _messages(launches, numbers, self.model.hidden_size)
 
     def _known(self, kernel: str, dtype: str) -> str:
         """The narrowest class that was measured on this device."""
-        wider = kernel_class(kernel).instead
-        measured = self.calibration.classes if self.calibration else ()
-        here = any((known.kernel, known.dtype) == (kernel, dtype) for known in measured)
-        return kernel if here or not wider else self._known(wider, dtype)
+        if (kernel, dtype) not in self._narrowest:
+            wider = kernel_class(kernel).instead
+            measured = self.calibration.classes if self.calibration else ()
+            here = any((known.kernel, known.dtype) == (kernel, dtype) for known in measured)
+            self._narrowest[kernel, dtype] = kernel if here or not wider else self._known(wider, dtype)
+        return self._narrowest[kernel, dtype]
 
     def _fit(self, kernel: str, dtype: str) -> Fit:
         """The class as it was measured on this device, cold; else with fractions of another format or device, or a guess."""
+        if (kernel, dtype) not in self._fits:
+            self._fits[kernel, dtype] = self._found(kernel, dtype)
+        return self._fits[kernel, dtype]
+
+    def _found(self, kernel: str, dtype: str) -> Fit:
         own = self.calibration.classes if self.calibration else ()
         if self.calibration and any((known.kernel, known.dtype) == (kernel, dtype) for known in own):
             return _measured(self.calibration, kernel, dtype, self.device)
         known = [measured for measured in (*own, *_shipped(LENDER).classes) if measured.kernel == kernel]
         known.sort(key=lambda measured: measured.dtype != dtype)  # stable: this device's first
         return guessed(kernel_class(kernel), Peaks.of(self.device, dtype), known[0].parameters if known else None).cold()
+
+
+@lru_cache(maxsize=256)
+def clock(model: Architecture, device: Accelerator, formats: Precision, host: Host = Host(), mtp: int = 0) -> Clock:
+    """The clock of a shipped calibration, kept: ledgers and fits are made once."""
+    return Clock(model, device, formats, shipped_or(None, device), host, mtp)
 
 
 @lru_cache(maxsize=256)
@@ -410,45 +371,85 @@ def _as_in_a_model(calibration: Calibration, kernel: str, dtype: str, device: Ac
 
 
 @dataclass(frozen=True, eq=False)
-class _Numbers:
-    """Numbers for letters: one number of new tokens, and a batch and a context for each of several points."""
+class _Kernel:
+    """A ledger row as a kernel to be: its class, the columns of points that it depends on, and what tells it from others.
 
-    batches: Array
-    tokens: int
-    contexts: Array
-    formats: Precision
-    layout: Parallel
-    device: Accelerator
-    _kept: dict[int, tuple[dict[Any, Any], dict[Any, Array]]] = field(default_factory=dict)
-    """For each binding of letters the plain numbers, with those of all expressions of them, and the arrays."""
+    Rows of equal ops and letters are `same`: their sizes are worked out once.
+    """
 
-    def launch(self, row: Row) -> Launch | None:
-        """A row as a kernel; None for what is fused into its neighbour and moves nothing. Raises where no class fits."""
+    row: Row
+    place: int
+    kernel: str
+    columns: frozenset[str]
+    binding: int
+    same: tuple[int, int]
+
+    @classmethod
+    def of(cls, row: Row, place: int, binding: int) -> _Kernel:
+        """Raises CostModelError where no class fits."""
         kernel = row.op.kernel or {"scan": "scan", "attend": "scan", "conv": "conv", "gather": "gather"}.get(row.op.kind, "memory")
         if kernel not in SHAPES:
             raise CostModelError(f"no kernel class for row {'/'.join(row.path)} of kind {row.op.kind}")
-        name, sizes = SHAPES[kernel](self, row)
-        if not next(iter(sizes.values())).all() or (kernel == "attention" and not self.moved(row).all()):
-            return None  # a tower without images
-        return Launch(row, name, self._dtype(row, name), sizes, row.times)
+        return cls(row, place, kernel, _columns(row.op, kernel, tuple(row.binding.items())), binding, (id(row.op), binding))
+
+
+@dataclass(frozen=True, eq=False)
+class _Numbers:
+    """Numbers for letters at some points; for each row, at those of them that differ for it."""
+
+    points: Points
+    formats: Precision
+    device: Accelerator
+    _kept: dict[int, dict[Any, Any]] = field(default_factory=dict)
+    """For each binding of letters its numbers, with those of all expressions of them."""
+    _parts: dict[frozenset[str], tuple[_Numbers, Any]] = field(default_factory=dict)
+    _shaped: dict[Any, Any] = field(default_factory=dict)
+    """Sizes of rows, and of products merged, that other rows have too."""
+
+    def launch(self, kernel: _Kernel) -> Launch | None:
+        """A row as a kernel; None for what is fused into its neighbour and moves nothing."""
+        here, index = self.part(kernel.columns)
+        if kernel.same not in self._shaped:
+            self._shaped[kernel.same] = here._sizes(kernel)
+        name, dtype, sizes = self._shaped[kernel.same]
+        return None if sizes is None else Launch(kernel.row, name, dtype, sizes, kernel.row.times, index, 1.0, kernel.place)
+
+    def _sizes(self, kernel: _Kernel) -> tuple[str, str, dict[str, Array] | None]:
+        name, sizes = SHAPES[kernel.kernel](self, kernel.row)
+        if not next(iter(sizes.values())).all() or (kernel.kernel == "attention" and not self.moved(kernel.row).all()):
+            return name, "", None  # a tower without images
+        return name, self._dtype(kernel.row, name), sizes
+
+    def part(self, columns: frozenset[str]) -> tuple[_Numbers, Any]:
+        """The same at the points that differ in some columns, and which of them each point is."""
+        if columns not in self._parts:
+            points, index = self.points.distinct(columns)
+            self._parts[columns] = (self if points is self.points else _Numbers(points, self.formats, self.device), index)
+        return self._parts[columns]
 
     def value(self, row: Row, expr: Expr) -> Array:
-        """An expression of a row at every context."""
+        """An expression of a row at every point."""
         kept = self._kept.get(id(row.binding))
-        plain, arrays = kept or self._kept.setdefault(id(row.binding), self._letters(row))
-        if arrays and not (letters := _letters_of(expr)).isdisjoint(arrays):
-            return evaluate_arrays(expr, {letter: plain[letter] for letter in letters - arrays.keys()} | arrays)
-        return np.full(len(self.contexts), float(walk(expr, plain)))
+        if kept is None:
+            kept = self._kept[id(row.binding)] = self._letters(row)
+        found = walk_floats(expr, kept)
+        return np.asarray(found) if isinstance(found, np.ndarray) else np.full(len(self.points), float(found))
 
-    def _letters(self, row: Row) -> tuple[dict[Any, Any], dict[Any, Array]]:
+    def _letters(self, row: Row) -> dict[Any, Any]:
         """What is the same at every point is a number."""
-        places = {B: self.batches, S: self.contexts}
-        arrays = {letter: values for letter, values in places.items() if (values != values[0]).any()}
-        plain: dict[Any, Any] = {letter: int(values[0]) for letter, values in places.items() if letter not in arrays}
-        plain[T] = self.tokens
-        return plain | bound_values(row.binding, {letter: plain[letter] for letter in (B, T) if letter in plain}), arrays
+        known: dict[Any, Any] = {}
+        for name, letter in LETTERS.items():
+            values = getattr(self.points, name)
+            known[letter] = float(values[0]) if (values == values[0]).all() else values
+        plain = {letter: int(value) for letter, value in known.items() if not isinstance(value, np.ndarray)}
+        bound = {letter: float(value) for letter, value in bound_values(row.binding, plain).items()}
+        for letter, expr in row.binding.items():  # a letter that stands for an expression of the workload's
+            if letter not in bound:
+                known[letter] = walk_floats(expr, known)
+        return known | bound
 
     def shape(self, row: Row) -> dict[str, Array]:
+        """The sizes that an op gives itself."""
         return {name: self.value(row, expr) for name, expr in row.op.shape}
 
     def stored(self, row: Row) -> Array:
@@ -457,8 +458,12 @@ class _Numbers:
 
     def moved(self, row: Row) -> Array:
         """Bytes a rank moves of a row in one layer."""
-        moved = self.value(row, _bytes_moved(row.op.cost, self.formats))
-        return moved / (1 if row.op.split == "none" else self.layout.tp)
+        return self.value(row, _bytes_moved(row.op.cost, self.formats)) / self.shared(row)
+
+    def shared(self, row: Row) -> Array:
+        """How many ranks do a row's work together: those of tensor parallelism, and those that have a part of a prompt each."""
+        together = np.ones(len(self.points)) if row.op.split in ("none", "vocabulary") else self.points.tp
+        return together if self.points.single else together * self.points.cp
 
     def _dtype(self, row: Row, kernel: str) -> str:
         """The format that the device multiplies in: that of the weights where it has a peak for it, else the activations'."""
@@ -472,6 +477,19 @@ class _Numbers:
 @lru_cache(maxsize=8192)
 def _letters_of(expr: Expr) -> frozenset[Any]:
     return frozenset(expr.free_symbols)
+
+
+@lru_cache(maxsize=8192)
+def _columns(op: Op, kernel: str, binding: tuple[tuple[Any, Expr], ...]) -> frozenset[str]:
+    """The columns of points that a row's kernel depends on."""
+    exprs: list[Expr] = [op.cost.flops, op.cost.activations, *(expr for _, expr in op.shape), *(expr for _, expr in binding)]
+    letters = frozenset().union(*map(_letters_of, exprs))
+    if kernel in ("attention", "scan") or any(kept.per_token for kept in op.cost.kept):
+        letters |= {S}
+    if op.cost.kept:
+        letters |= {B}
+    named = {name for name, letter in LETTERS.items() if letter in letters}
+    return frozenset({*named, "tp", "cp", *(("dp", "ep", "imbalance") if kernel == "moe" else ())})
 
 
 @lru_cache(maxsize=4096)
@@ -488,35 +506,52 @@ Shaped = tuple[str, dict[str, Array]]
 
 
 def _gemm(numbers: _Numbers, row: Row) -> Shaped:
-    sizes, tp = numbers.shape(row), numbers.layout.tp
-    shared = {"columns": "n", "rows": "k"}.get(row.op.split)
-    if shared:
+    sizes, points = numbers.shape(row), numbers.points
+    tp = points.tp
+    if not points.single and row.group != "head":
+        sizes["m"] = np.maximum(np.ceil(sizes["m"] / points.cp), 1)
+    if row.op.heads is not None:
+        heads = numbers.value(row, row.op.heads)
+        sizes["n"] = sizes["n"] * np.ceil(heads / tp) / heads
+    elif shared := {"columns": "n", "rows": "k"}.get(row.op.split):
         sizes[shared] = np.maximum(sizes[shared] / tp, 1)
     return "gemm", {**sizes, "stored": numbers.stored(row)}
 
 
 def _moe(numbers: _Numbers, row: Row) -> Shaped:
-    """A third of the class, which is three products: each has the class's FLOPs and bytes over three."""
-    sizes, layout = numbers.shape(row), numbers.layout
+    """A third of the class, which is three products: each has the class's FLOPs and bytes over three.
+
+    The tokens of all data-parallel groups meet at the experts, which are spread over ep ranks and cut over the others.
+    """
+    sizes, points = numbers.shape(row), numbers.points
     wide, narrow = np.maximum(sizes["hidden"], sizes["inter"]), np.minimum(sizes["hidden"], sizes["inter"])
-    one = np.ones_like(wide)
     rest = {
-        "tp": layout.tp / layout.ep * one,
-        "ep": float(layout.ep) * one,
-        "skew": np.zeros_like(one),
+        "tokens": sizes["tokens"] * points.dp,
+        "tp": points.tp * points.dp * points.cp / points.ep,
+        "ep": points.ep,
+        "skew": np.zeros(len(points)),
+        "busiest": points.imbalance,
         "stored": numbers.stored(row),
     }
     return "moe", {**sizes, "hidden": wide, "inter": narrow, **rest}
 
 
 def _attention(numbers: _Numbers, row: Row) -> Shaped:
-    """Of single tokens or of many; where fewer pairs are seen than causally, as after a shorter (or negative) prefix."""
-    sizes, tp = numbers.shape(row), numbers.layout.tp
+    """Of single tokens or of many; where fewer pairs are seen than causally, as after a shorter (or negative) prefix.
+
+    Context-parallel ranks have a part each of the keys of a single token, or of a prompt's queries.
+    """
+    sizes, points = numbers.shape(row), numbers.points
     batch, tokens = numbers.value(row, B), numbers.value(row, T)
-    heads, kv_heads = np.maximum(sizes["heads"] / tp, 1), np.maximum(sizes["kv_heads"] / tp, 1)
+    heads, kv_heads = np.maximum(sizes["heads"] / points.tp, 1), np.ceil(sizes["kv_heads"] / points.tp)
+    kv_heads = np.where(kv_heads > heads, heads, kv_heads)
     seen = sizes["pairs"] / np.maximum(tokens, 1)
     cache = np.full(len(batch), float(evaluate(numbers.formats.element("cache"), {}))) if _plain_cache(numbers) else None
     kept = {"stored": cache} if cache is not None else {}
+    if points.single:
+        seen = np.maximum(seen / points.cp, 1)
+    else:
+        tokens = np.ceil(tokens / points.cp)
     if row.op.algorithm == "absorbed":
         rope = sizes["d_qk"] - sizes["d_v"]
         return "mla_decode", {
@@ -524,7 +559,7 @@ def _attention(numbers: _Numbers, row: Row) -> Shaped:
         }  # fmt: skip
     width = (sizes["d_qk"] + sizes["d_v"]) / 2
     common = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": width}
-    if tokens[0] == 1:
+    if points.single:
         return "decode_attention", {**common, "context": seen, **kept}
     return "prefill_attention", {**common, "tokens": tokens, "prefix": seen - (tokens + 1) / 2}
 
@@ -535,12 +570,13 @@ def _plain_cache(numbers: _Numbers) -> bool:
 
 def _scan(numbers: _Numbers, row: Row) -> Shaped:
     """A recurrence in steps over many tokens is no kernel of one step."""
-    flops = numbers.value(row, row.op.cost.flops) / numbers.layout.tp
+    flops = numbers.value(row, row.op.cost.flops) / numbers.shared(row)
     kernel = row.op.kernel or "scan"
-    return "scan" if numbers.tokens > 1 and kernel.endswith("_step") else kernel, {
+    single = numbers.points.single
+    return "scan" if not single and kernel.endswith("_step") else kernel, {
         "bytes": numbers.moved(row),
         "flops": flops,
-        "tokens": np.full(len(flops), float(numbers.tokens)),
+        "tokens": numbers.points.tokens,
     }
 
 
@@ -556,54 +592,127 @@ SHAPES: dict[str, Callable[[_Numbers, Row], Shaped]] = {
 """How the numbers of a row become the sizes of its class."""
 
 
-def _merged(launches: Sequence[Launch]) -> Iterator[Launch]:
+def _merged(launches: Sequence[Launch], numbers: _Numbers) -> Iterator[Launch]:
     """Products one after another that read the same input run as one, side by side: each has its share of the columns."""
 
-    def together(launch: Launch) -> Any:
+    def alike(launch: Launch) -> Any:
         if launch.kernel != "gemm":
             return id(launch)
-        return (launch.row.group, launch.row.block, launch.dtype, float(launch.sizes["m"][0]), float(launch.sizes["k"][0]))
+        m, k = launch.sizes["m"], launch.sizes["k"]
+        return (launch.row.group, launch.row.block, launch.dtype, id(launch.index), len(m), m[0], m[-1], k[0], k[-1])
 
-    for _, group in groupby(launches, together):
+    for _, group in groupby(launches, alike):
         side_by_side = list(group)
         if len(side_by_side) == 1:
             yield side_by_side[0]
             continue
-        columns = np.sum([launch.sizes["n"] for launch in side_by_side], axis=0)
+        key = tuple(id(launch.sizes) for launch in side_by_side)
+        if key not in numbers._shaped:
+            numbers._shaped[key] = {**side_by_side[0].sizes, "n": np.sum([launch.sizes["n"] for launch in side_by_side], axis=0)}
+        together = numbers._shaped[key]
         for launch in side_by_side:
-            yield replace(launch, share=float((launch.sizes["n"] / columns)[0]), sizes={**launch.sizes, "n": columns})
+            yield replace(launch, share=launch.sizes["n"] / together["n"], sizes=together)
 
 
-def _narrowest(launch: Launch) -> str:
-    """A product of one row is a class of its own."""
-    return "gemv" if launch.kernel == "gemm" and (launch.sizes["m"] == 1).all() else launch.kernel
+def _by_rows(launch: Launch, apart: bool) -> Iterator[Launch]:
+    """A product of one row is a class of its own, where a device has it measured `apart`."""
+    one = launch.sizes["m"] == 1 if launch.kernel == "gemm" and apart else np.zeros(1, dtype=bool)
+    if one.all():
+        yield replace(launch, kernel="gemv")
+    elif one.any():
+        yield replace(launch, share=launch.share * ~one)
+        yield replace(launch, kernel="gemv", share=launch.share * one)
+    else:
+        yield launch
+
+
+# messages between ranks
+
+
+def _messages(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
+    """What ranks send each other in a pass, as kernels of links: see `_all_reduces`, `_dispatches`, `_rings` and `_handovers`."""
+    points = numbers.points
+    if (points.tp > 1).any():
+        yield from _all_reduces(launches, numbers, width)
+    if (points.dp * points.cp > 1).any():
+        yield from _dispatches(launches, numbers, width)
+    if (points.cp > 1).any():
+        yield from _rings(launches, numbers, width)
+    if (points.pp > 1).any():
+        yield from _handovers(launches, numbers, width)
+
+
+def _sent(launch: Launch, numbers: _Numbers, name: str, kernel: str, ranks: Array, size: Array, span: Array, times: int) -> Launch:
+    """A message of `size` bytes of each rank among some ranks, which span so many neighbouring devices."""
+    device = numbers.device
+    device.given("link_bytes_per_s")
+    beyond = span > device.link_devices
+    slower = np.ones(len(size))
+    if beyond.any():
+        network = float(device.given("network_bytes_per_s"))
+        slower = np.where(beyond, float(device.given("link_bytes_per_s")) / network, 1.0)
+    op = replace(launch.row.op, name=name, kind="collective")
+    sizes = {"ranks": np.maximum(ranks, 2.0), "bytes": size, "slower": slower}
+    return Launch(replace(launch.row, op=op), kernel, "bf16", sizes, times, None, (ranks > 1) * 1.0)
+
+
+def _activation(numbers: _Numbers) -> float:
+    return float(evaluate(numbers.formats.element("activations"), {}))
 
 
 def _all_reduces(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
-    """One for each block and layer whose last product leaves a sum in parts."""
-    numbers.device.given("link_bytes_per_s")
-    last = {(launch.row.group, launch.row.block): launch for launch in launches if launch.row.op.split == "rows"}
-    size = numbers.batches * float(numbers.tokens * width) * float(evaluate(numbers.formats.element("activations"), {}))
+    """One for each block and layer whose last product leaves a sum in parts, and one for a token table cut into parts."""
+    points = numbers.points
+    parts = ("rows", "experts", "vocabulary")
+    last = {(launch.row.group, launch.row.block): launch for launch in launches if launch.row.op.split in parts}
+    size = points.rows * width * _activation(numbers)
     for launch in last.values():
-        op = replace(launch.row.op, name="all_reduce", kind="collective")
-        sizes = {"ranks": np.full(len(numbers.contexts), float(numbers.layout.tp)), "bytes": size}
-        yield Launch(replace(launch.row, op=op), "allreduce", "bf16", sizes, launch.times)
+        yield _sent(launch, numbers, "all_reduce", "allreduce", points.tp, size, points.tp, launch.times)
 
 
-def _by_class(launches: Sequence[Launch]) -> list[tuple[tuple[str, str], list[Launch]]]:
-    found: dict[tuple[str, str], list[Launch]] = {}
+def _dispatches(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
+    """Tokens on their way to experts on other ranks, and back: to each of a token's experts, those of its own rank apart.
+
+    Where experts are cut and not spread, all groups' tokens meet on every rank instead. Between nodes, what stays within one
+    costs nothing beside what leaves it.
+    """
+    points, size = numbers.points, _activation(numbers)
+    first = {(launch.row.group, launch.row.block): launch for launch in reversed(launches) if launch.row.op.split == "experts"}
+    ranks = points.tp * points.dp * points.cp
+    for launch in first.values():
+        used = numbers.value(launch.row, dict(launch.row.op.shape)["topk"])
+        own = points.rows / points.tp
+        within = np.where(ranks > numbers.device.link_devices, np.minimum(points.ep, numbers.device.link_devices), 1.0)
+        others = points.dp * points.cp - 1
+        leave = np.where(points.ep > 1, used * (1 - within / np.maximum(points.ep, 2)), others) * points.imbalance
+        spread = np.where(points.dp * points.cp > 1, ranks, 1.0)
+        for name, each in (("dispatch", float(dispatch_bytes(numbers.formats))), ("combine", size)):
+            yield _sent(launch, numbers, name, "sent", spread, own * leave * width * each, ranks, launch.times)
+
+
+def _rings(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
+    """Keys and values of a prompt pass by every context-parallel rank; of a single token, partial outputs are added up."""
+    points = numbers.points
     for launch in launches:
-        found.setdefault((launch.kernel, launch.dtype), []).append(launch)
-    return list(found.items())
+        kept = [item for item in launch.row.op.cost.kept if item.per_token]
+        if launch.row.op.kind != "attend" or not kept:
+            continue
+        if points.single:
+            size, kernel = points.batch * width * _activation(numbers), "allreduce"
+        else:
+            each = sum(numbers.value(launch.row, item.unit_bytes(numbers.formats, item.heads)) for item in kept)
+            size, kernel = points.batch * points.context * each * (points.cp - 1) / points.cp / points.tp, "sent"
+        name = "merge" if points.single else "ring"
+        yield _sent(launch, numbers, name, kernel, points.cp, size, points.tp * points.cp, launch.times)
 
 
-def _mean_weights(contexts: Array) -> Array:
-    """What each context counts in the mean over all between the first and the last (straight between)."""
-    if len(contexts) == 1:
-        return np.ones(1)
-    gaps = np.diff(contexts)
-    weights: Array = (np.concatenate([gaps, [0.0]]) + np.concatenate([[0.0], gaps])) / 2
-    return np.asarray(weights / weights.sum())
+def _handovers(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
+    """Activations from each stage to the next, one rank's to one rank."""
+    points = numbers.points
+    size = points.rows * width * _activation(numbers) / points.tp
+    ranks = points.tp * points.dp * points.cp
+    stages = _sent(launches[-1], numbers, "hand_over", "sent", points.pp, size, ranks * points.pp, 1)
+    yield replace(stages, share=np.maximum(points.pp - 1, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -615,49 +724,62 @@ class _Kernels:
     message_bytes: float
 
     @cached_property
-    def _sizes(self) -> dict[str, Array]:
-        names = self.launches[0].sizes
-        return {name: np.concatenate([launch.sizes[name] for launch in self.launches]) for name in names}
+    def _shapes(self) -> dict[int, dict[str, Array]]:
+        """The shapes that differ."""
+        return {id(launch.sizes): launch.sizes for launch in self.launches}
 
-    def ops(self, weights: Array) -> list[dict[str, Any]]:
-        """A dict a launch; `_key` tells which."""
-        seconds, flops, moved = (each @ weights for each in self._points)
-        return [self._op(launch, *figures) for launch, *figures in zip(self.launches, seconds, flops, moved, strict=True)]
+    @cached_property
+    def _sizes(self) -> dict[str, Array]:
+        shapes = list(self._shapes.values())
+        return {name: np.concatenate([sizes[name] for sizes in shapes]) for name in shapes[0]}
+
+    @cached_property
+    def timed(self) -> list[tuple[Launch, Array, Array, Array]]:
+        """Each launch with its seconds, FLOPs and bytes at the points that differ for it."""
+        work = self.fit.kernel.work(self._sizes, self.fit.peaks)
+        seconds = self.fit.predict(self._sizes)
+        if self.fit.kernel.name == "allreduce":
+            seconds = seconds * (1 + self._sizes["bytes"] / self.message_bytes)
+        moved = np.broadcast_to(work.moved, seconds.shape)
+        found, start = {}, 0
+        for key, sizes in self._shapes.items():
+            here = slice(start, start := start + len(next(iter(sizes.values()))))
+            found[key] = (seconds[here], work.flops[here], moved[here])
+        return [(launch, *found[id(launch.sizes)]) for launch in self.launches]
 
     @property
     def state(self) -> str:
         """`calibrated`, or `datasheet` where the class was not measured on this device."""
         return "datasheet" if np.isinf(self.fit.lowest).any() else "calibrated"
 
-    @cached_property
-    def totals(self) -> tuple[Array, Array, Array]:
-        """Seconds, FLOPs and bytes of all launches together, at each point; what crosses links is no memory's."""
-        times = np.array([launch.times * _share(launch) for launch in self.launches])
-        seconds, flops, moved = (times @ each for each in self._points)
-        return seconds, flops, moved * (self.fit.kernel.name != "allreduce")
+    def share(self, launch: Launch) -> Any:
+        """A launch's part of its kernel: routed experts are a third of theirs each."""
+        return launch.share / 3 if launch.kernel == "moe" else launch.share
 
-    @cached_property
-    def _points(self) -> tuple[Array, Array, Array]:
-        """Seconds, FLOPs and bytes of each launch at each point."""
-        work = self.fit.kernel.work(self._sizes, self.fit.peaks)
-        seconds = self.fit.predict(self._sizes)
-        if self.fit.kernel.name == "allreduce":
-            seconds = seconds * (1 + self._sizes["bytes"] / self.message_bytes)
-        every = seconds, work.flops, work.moved
-        seconds, flops, moved = (each.reshape(len(self.launches), -1) for each in every)
-        return seconds, flops, moved
+    def ops(self, points: Points, weights: Array) -> Iterator[dict[str, Any]]:
+        """A dict a launch, the mean over points of these weights; one that no point has is left out."""
+        counted: dict[int, Array] = {}
+        for launch, seconds, flops, moved in self.timed:
+            share = self.share(launch)
+            if isinstance(share, float) or share.any():
+                if id(launch.index) not in counted:
+                    every = np.broadcast_to(weights, points.batch.shape)
+                    counts = every if launch.index is None else np.bincount(launch.index, every, len(seconds))
+                    counted[id(launch.index)] = np.asarray(counts, dtype=np.float64)
+                at = counted[id(launch.index)] * share
+                yield self._op(launch, float(at.sum()), float(at @ seconds), float(at @ flops), float(at @ moved))
 
-    def _op(self, launch: Launch, seconds: float, flops: float, moved: float) -> dict[str, Any]:
-        row, times, peaks = launch.row, launch.times * _share(launch), self.fit.peaks
-        bound = bound_by(launch.kernel, float(seconds), float(flops / peaks.flops_per_s), float(moved / peaks.memory_bytes_per_s))
+    def _op(self, launch: Launch, share: float, seconds: float, flops: float, moved: float) -> dict[str, Any]:
+        row, times, peaks = launch.row, launch.times, self.fit.peaks
+        bound = bound_by(launch.kernel, seconds, flops / peaks.flops_per_s, moved / peaks.memory_bytes_per_s)
         return {
             "group": row.group, "layers": row.layers, "block": row.block, "op": row.op.name, "kind": row.op.kind,
-            "kernel": launch.kernel, "dtype": launch.dtype, "calls": times, "seconds": float(seconds) * times,
-            "flops": float(flops) * times, "bytes": 0.0 if bound == "link" else float(moved) * times,
-            "bound_by": bound, "state": self.state, "_key": id(row.op),
+            "kernel": launch.kernel, "dtype": launch.dtype, "calls": times * share, "seconds": seconds * times,
+            "flops": flops * times, "bytes": 0.0 if bound == "link" else moved * times,
+            "bound_by": bound, "state": self.state, "_place": launch.place,
         }  # fmt: skip
 
-    def share(self, ops: Sequence[dict[str, Any]], whole_s: float) -> float:
+    def part(self, ops: Iterable[dict[str, Any]], whole_s: float) -> float:
         """This class's share of a pass."""
         key = (self.launches[0].kernel, self.launches[0].dtype)
         return float(sum(op["seconds"] for op in ops if (op["kernel"], op["dtype"]) == key) / whole_s)
@@ -665,12 +787,9 @@ class _Kernels:
     def notes(self) -> Iterator[str]:
         """What is guessed here, or beyond what was measured."""
         name = f"{self.fit.kernel.name} in {self.launches[0].dtype}"
+        if not any(np.any(launch.share) for launch in self.launches):
+            return
         if np.isinf(self.fit.lowest).any():
             yield f"{name}: not measured on this accelerator; its time is a guess from the datasheet, off by a factor of 2 at times"
         elif self.fit.beyond(self._sizes).any():
             yield f"{name}: some shapes lie outside the measured range"
-
-
-def _share(launch: Launch) -> float:
-    """Its part of the class's kernel: routed experts are a third of it each."""
-    return launch.share / (3 if launch.kernel == "moe" else 1)

@@ -21,7 +21,7 @@ from costmodel.units import workload
 from costmodel.workload import Pass, Phase, Role
 
 if TYPE_CHECKING:
-    from costmodel.roofline import Estimate
+    from costmodel.estimating import Estimate
     from costmodel.validation import Validation
 
 COMPARISON_REMARKS = (

@@ -154,15 +154,15 @@ def parse_tokens(text: str) -> int:
     raise CostModelError(f"{shown(text)} is no length; give a whole number of tokens such as 4096, 128k or 1M")
 
 
-def whole(name: str, value: Any) -> int:
+def whole(name: str, value: Any, least: int = 1) -> int:
     """A batch, a context or a count as an int.
 
-    Raises CostModelError for anything but one whole number from 1 to 10^12.
+    Raises CostModelError for anything but one whole number from `least` to 10^12.
 
     >>> whole("context", 4096.0)
     4096
     """
-    number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else 0
-    if 1 <= number <= MAX_WHOLE and number == int(number):
+    number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else -1
+    if least <= number <= MAX_WHOLE and number == int(number):
         return int(number)
-    raise CostModelError(f"{name} got {shown(value)}; give a whole number from 1 to {MAX_WHOLE}")
+    raise CostModelError(f"{name} got {shown(value)}; give a whole number from {least} to {MAX_WHOLE}")

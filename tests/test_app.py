@@ -13,9 +13,9 @@ from costmodel.anatomy import layer_runs, part_rows
 from costmodel.calibration.store import read_calibration
 from costmodel.catalog import as_toml, bundled, calibration_file
 from costmodel.comparison import DIFFERENCES, diff_rows
+from costmodel.estimating import time_pass
 from costmodel.intensity import pass_rows
 from costmodel.landscape import touched_rows
-from costmodel.roofline import time_pass
 from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
 from costmodel.sentences import cache_sentence, calibration_sentence, roofline_sentence, usual_lines, verdict
 from costmodel.units import binary_bytes, decimal_bytes, flop, quantity

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +15,7 @@ import costmodel as cm
 from costmodel.calibration.store import as_json, read_calibration
 from costmodel.catalog import calibration_file
 from costmodel.cli import main
-from costmodel.roofline import _Numbers
+from costmodel.roofline import Points, _Kernel, _Numbers
 from costmodel.workload import Options, Phase
 from tests.test_bad_input import HUGE, INF, NAN, command_refuses, refused
 
@@ -81,7 +80,7 @@ def test_ranks_share_the_work() -> None:
     four = cm.estimate("llama-3.1-8b", "h100-sxm", 4, batch=8, prompt=2048, output=2)
     replicas = cm.estimate("llama-3.1-8b", "h100-sxm", 4, cm.Parallel(tp=1), batch=8, prompt=2048, output=2)
     assert one.ttft_s / 4 < four.ttft_s < one.ttft_s
-    assert [op["calls"] for op in four.prefill.ops if op["op"] == "all_reduce"] == [32, 32]
+    assert [op["calls"] for op in four.prefill.ops if op["op"] == "all_reduce"] == [1, 32, 32]
     assert not [op for op in one.prefill.ops if op["op"] == "all_reduce"]
     assert replicas.ttft_s == one.ttft_s
     assert replicas.output_tokens_per_s_per_device == one.output_tokens_per_s_per_device
@@ -97,10 +96,10 @@ def test_shapes_are_those_of_the_ledger() -> None:
     }
     model = cm.load("llama-3.1-8b")
     rows = model._rows(Options(), Phase.PREFILL)
-    numbers = _Numbers(np.array([3]), 700, np.array([700]), cm.Precision(), cm.Parallel(), PLAIN)
+    numbers = _Numbers(Points.of(cm.Parallel(), 3, 700, 700), cm.Precision(), PLAIN)
     flops = 0.0
-    for row in rows:
-        launch = numbers.launch(row)
+    for place, row in enumerate(rows):
+        launch = numbers.launch(_Kernel.of(row, place, place))
         if launch is not None and launch.kernel == "gemm":
             flops += launch.times * 2 * float((launch.sizes["m"] * launch.sizes["n"] * launch.sizes["k"])[0])
     assert flops == sum(row["flops"] for row in model.ledger_rows(700, 700, 3) if row["kind"] == "linear")
@@ -127,11 +126,12 @@ def test_a_calibration_of_ones_own(tmp_path: Path) -> None:
 
 def test_bad_requests(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("devices", "batch", "prompt", "output"):
-        for value in (0, -1, 1.5, NAN, INF, True, None, "8", HUGE):
+        for value in (0, -1, 1.5, NAN, INF, True, *((None,) if name != "devices" else ()), "8", HUGE):
             refused(lambda name=name, value=value: cm.estimate("gpt2", PLAIN, **{name: value}), f"{name} got")  # type: ignore[misc]
     for value in (-1.0, NAN, INF, "1", None, True):
         refused(lambda value=value: cm.estimate("gpt2", PLAIN, launch_s=value), "launch_s got")  # type: ignore[misc]
-    refused(lambda: cm.estimate("gpt2", PLAIN, 8, cm.Parallel(tp=3)), "tp divides")
+    refused(lambda: cm.estimate("gpt2", PLAIN, 8, cm.Parallel(tp=3)), "no whole number")
+    refused(lambda: cm.estimate("gpt2", PLAIN, 8, cm.Parallel(tp=8)), "tp 8 does not divide the 12 heads")
     refused(lambda: cm.Parallel(tp=8, ep=3), "ep 3 does not divide tp 8")
     refused(lambda: cm.estimate("gpt2", "rtx-4090", 2), "link_bytes_per_s")
     refused(lambda: cm.estimate("gpt2", "h100", 2), "no accelerator")

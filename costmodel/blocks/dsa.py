@@ -72,8 +72,8 @@ class DSA(Mixer):
         pairs = visible_pairs(forward.attention, forward.phase)
         scores = Cost(flops=2 * B * n_I * pairs * (d_I + 1), activations=N * n_I * (d_I + 1) + N * k_I, kept=self._index_keys())
         return (
-            linear("index_q_proj", d_cq, n_I * d_I),
-            linear("index_k_proj", d_model, d_I),
+            linear("index_q_proj", d_cq, n_I * d_I, whole=True),
+            linear("index_k_proj", d_model, d_I, whole=True),
             norm("index_k_norm", d_I, mean=True, bias=True),
             linear("index_weights", d_model, n_I, role="others"),
             vector("index_rope", N * (n_I + 1) * d_hR, 3, kernel="rope"),

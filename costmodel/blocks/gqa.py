@@ -98,8 +98,8 @@ class GQA(Mixer):
 
     def _keys_and_values(self, value: Expr) -> tuple[Op, ...]:
         return (
-            linear("k_proj", d_model, n_kv * d_h, bias=self.qkv_bias),
-            linear("v_proj", d_model, n_kv * value, bias=self.qkv_bias),
+            linear("k_proj", d_model, n_kv * d_h, bias=self.qkv_bias, heads=n_kv),
+            linear("v_proj", d_model, n_kv * value, bias=self.qkv_bias, heads=n_kv),
         )
 
     @property

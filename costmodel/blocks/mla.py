@@ -56,7 +56,7 @@ class MLA(Mixer):
         reads = 2 * N * n_h * d_c if absorbed else ZERO
         return [
             *self._queries(),
-            linear("kv_a_proj", d_model, d_c + d_hR, bias=self.attention_bias),
+            linear("kv_a_proj", d_model, d_c + d_hR, bias=self.attention_bias, whole=True),
             norm("kv_a_norm", d_c),
             *([vector("rope", N * (n_h + 1) * d_hR, 3, kernel="rope")] if self.rope else []),
             linear("kv_b_proj", d_c, n_h * (d_h + d_v), tokens, reads=reads, algorithm=algorithm),
@@ -86,7 +86,7 @@ class MLA(Mixer):
         if self.q_lora_rank is None:
             return [linear("q_proj", d_model, width)]
         return [
-            linear("q_a_proj", d_model, d_cq, bias=self.attention_bias),
+            linear("q_a_proj", d_model, d_cq, bias=self.attention_bias, whole=True),
             norm("q_a_norm", d_cq),
             linear("q_b_proj", d_cq, width),
         ]

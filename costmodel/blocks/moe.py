@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from costmodel.blocks.base import MAX_SIZE, FeedForward, Flag, Size
 from costmodel.blocks.mlp import Activation, activate
-from costmodel.cost import ONE, Weight
+from costmodel.cost import ONE, ZERO, Weight
 from costmodel.ops import N, Op, expert_linear, linear, vector
 from costmodel.symbols import E, E_s, d_e, d_model, d_s, k
 from costmodel.workload import Pass
@@ -56,7 +56,7 @@ class MoE(FeedForward):
             linear("router", d_model, E, bias=self.router_bias, role="others"),
             vector("routing", N * E, 5, moved=N * E + 2 * N * k, weights=correction),  # score, then the k highest
             *self._routed(),
-            vector("combine", N * k * d_model, 2, moved=N * (k + 1) * d_model),
+            vector("combine", N * k * d_model, 2, moved=N * (k + 1) * d_model, saved=N * k * d_model),
             *(self._shared() if self.num_shared_experts else []),
         ]
 
@@ -81,5 +81,5 @@ class MoE(FeedForward):
             activate("shared.activation", self.activation, N * width, self.gated),
             linear("shared.down_proj", width, d_model),
             *(gate if self.shared_expert_gate else []),
-            vector("shared.add", N * d_model, 1, moved=3 * N * d_model),
+            vector("shared.add", N * d_model, 1, moved=3 * N * d_model, saved=ZERO),
         ]

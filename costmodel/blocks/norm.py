@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from costmodel.blocks.base import Block, Flag
+from costmodel.cost import ZERO
 from costmodel.ops import N, Op, norm, vector
 from costmodel.symbols import d_model
 from costmodel.workload import Pass
@@ -40,4 +41,4 @@ class Norm(Block):
 
 def residual() -> Op:
     """x + f(x): two streams read, one written."""
-    return vector("residual", N * d_model, 1, moved=3 * N * d_model)
+    return vector("residual", N * d_model, 1, moved=3 * N * d_model, saved=ZERO)

@@ -11,7 +11,7 @@ from sympy import Expr
 from costmodel.blocks.base import MAX_SIZE, Flag, Mixer, Size
 from costmodel.blocks.gqa import GQA
 from costmodel.blocks.mamba2 import Mamba2
-from costmodel.cost import Kept
+from costmodel.cost import ZERO, Kept
 from costmodel.ops import N, Op, vector
 from costmodel.symbols import C, K, d_h, d_m, d_model, d_N, d_r, n_g, n_h, n_kv, n_m
 from costmodel.workload import Pass
@@ -62,7 +62,7 @@ class ParallelHybrid(Mixer):
         return [
             *attention.ops(forward),
             *(replace(op, name=f"ssm.{op.name}") for op in state_space.ops(forward)),
-            vector("add", N * d_model, 1, moved=3 * N * d_model),
+            vector("add", N * d_model, 1, moved=3 * N * d_model, saved=ZERO),
         ]
 
     def parts(self) -> tuple[GQA, Mamba2]:

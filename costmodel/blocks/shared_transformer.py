@@ -10,7 +10,7 @@ from sympy import Expr
 
 from costmodel.blocks.base import Flag, Mixer, Size
 from costmodel.blocks.mlp import Activation, activate
-from costmodel.cost import Kept
+from costmodel.cost import ZERO, Kept
 from costmodel.ops import N, Op, attend, linear, norm, softmax, vector, visible_pairs
 from costmodel.symbols import d_ff, d_h, d_model, n_h, n_kv, r_l
 from costmodel.workload import Pass
@@ -90,6 +90,6 @@ def _adapter(name: str, d_in: Expr, d_out: Expr) -> tuple[Op, ...]:
     rows = (
         linear(f"{name}_adapter_a", d_in, r_l),
         linear(f"{name}_adapter_b", r_l, d_out),
-        vector(f"{name}_adapter_add", N * d_out, 1, moved=3 * N * d_out),
+        vector(f"{name}_adapter_add", N * d_out, 1, moved=3 * N * d_out, saved=ZERO),
     )
     return tuple(replace(op, own=op.kind == "linear") for op in rows)
