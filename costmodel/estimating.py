@@ -218,7 +218,7 @@ def sweep_batches(
 def prefill_pass(timer: Clock, layout: Parallel, batch: int, tokens: int, prefix: int = 0) -> PassTime:
     """The prompts of `batch` sequences in one pass, `tokens` new ones each after a `prefix`, through all stages."""
     points = Points.of(layout, -(-batch // layout.dp), tokens, prefix + tokens)
-    return timer.detail(points, np.full(1, pipelined(layout)), layout.overlap)
+    return timer.detail(points, layout.overlap, pipelined(layout))
 
 
 def pipelined(layout: Parallel) -> float:
@@ -232,8 +232,7 @@ def pipelined(layout: Parallel) -> float:
 
 def decode_pass(timer: Clock, layout: Parallel, batch: int, first: int, last: int) -> PassTime:
     """The mean decode step at contexts `first` to `last`; each stage of a pipeline works on a part of the batch of its own."""
-    contexts, weights = stops(first, last)
-    return timer.detail(Points.of(layout, rank_batch(layout, batch), 1, contexts), weights, layout.overlap)
+    return timer.detail(Points.of(layout, rank_batch(layout, batch), 1, last).over(*stops(first, last)), layout.overlap)
 
 
 def rank_batch(layout: Parallel, batch: Any) -> Any:

@@ -41,6 +41,8 @@ LENDER = "h100-sxm"
 """Whose fractions of the datasheet an accelerator takes that nobody measured."""
 OVERLAP = 4.0
 """How sharply the slower of device and host decides (pnorm)."""
+DECODE_FORMS = ("absorbed", "recurrent")
+"""Algorithms that decode takes, where a few tokens are checked at once."""
 BOUNDS = ("compute", "memory", "latency", "link")
 LETTERS = {"batch": B, "tokens": T, "context": S}
 
@@ -61,6 +63,10 @@ class Points:
     pp: Array
     ep: Array
     imbalance: Array
+    contexts: tuple[Array, Array] | None = None
+    """Contexts and their weights: each point is the mean over them, and its own context counts for nothing."""
+    verify: bool = False
+    """Whether the new tokens are guesses that a pass checks: few, in the forms that decode takes, with logits for each."""
     _found: dict[frozenset[str], tuple[Points, Any]] = field(default_factory=dict)
 
     NAMES = ("batch", "tokens", "context", "tp", "dp", "cp", "pp", "ep", "imbalance")
@@ -80,10 +86,10 @@ class Points:
     def __len__(self) -> int:
         return len(self.batch)
 
-    @property
+    @cached_property
     def single(self) -> bool:
-        """Whether each sequence has one new token."""
-        return bool((self.tokens == 1).all())
+        """Whether each sequence has one new token, or few that a pass checks: decode, whose tokens stay together."""
+        return self.verify or bool((self.tokens == 1).all())
 
     @property
     def rows(self) -> Array:
@@ -112,7 +118,20 @@ class Points:
         _, first, index = np.unique(code, return_index=True, return_inverse=True)
         if len(first) == len(self):
             return self, None
-        return Points(*(getattr(self, name)[first] for name in self.NAMES)), index
+        columns: list[Any] = [getattr(self, name)[first] for name in self.NAMES]
+        return Points(*columns, self.contexts, self.verify), index
+
+    def over(self, contexts: Array, weights: Array) -> Points:
+        """The same passes, each as the mean over contexts of these weights."""
+        return replace(self, contexts=(contexts, weights), _found={})
+
+    def expanded(self) -> Points:
+        """Each point once for each of the contexts that it is the mean over."""
+        assert self.contexts is not None
+        contexts = self.contexts[0]
+        columns: list[Any] = [np.repeat(getattr(self, name), len(contexts)) for name in self.NAMES]
+        columns[self.NAMES.index("context")] = np.tile(contexts, len(self))
+        return Points(*columns, None, self.verify)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +149,14 @@ class Launch:
     times: int
     index: Any = None
     share: Any = 1.0
+    weights: Array | None = None
+    """Of contexts that the sizes have a row each of, at every point."""
     place: float = float("inf")
     """Where its row stands in the ledger."""
+
+    def mean(self, values: Array) -> Array:
+        """Values of its sizes, over the contexts that each point is the mean over."""
+        return values if self.weights is None else values.reshape(-1, len(self.weights)) @ self.weights
 
 
 @dataclass(frozen=True)
@@ -224,9 +249,8 @@ class Clock:
     calibration: Calibration | None
     host: Host = Host()
     mtp: int = 0
-    all_logits: bool = False
     _fits: dict[tuple[str, str], Fit] = field(default_factory=dict)
-    _ledgers: dict[Phase, tuple[_Kernel, ...]] = field(default_factory=dict)
+    _ledgers: dict[str, tuple[_Kernel, ...]] = field(default_factory=dict)
     _narrowest: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def totals(self, points: Points) -> Totals:
@@ -234,21 +258,21 @@ class Clock:
         sums = {name: np.zeros(len(points)) for name in ("compute", "link", "guessed", "calls", "flops", "bytes")}
         shared: dict[tuple[str, int], tuple[Array, Any]] = {}
 
-        def add(name: str, values: Array, index: Any) -> None:
-            held = shared.get((name, id(index)))
-            shared[name, id(index)] = (values if held is None else held[0] + values, index)
+        def add(name: str, values: Array, launch: Launch) -> None:
+            values, key = launch.mean(values), (name, id(launch.index))
+            shared[key] = (shared[key][0] + values if key in shared else values, launch.index)
 
         for kernels in self._kernels(points):
             side = "link" if kernels.fit.kernel.name in ON_LINKS else "compute"
             for launch, seconds, flops, moved in kernels.timed:
                 share = launch.times * kernels.share(launch)
-                add(side, seconds * share, launch.index)
-                add("calls", share * np.ones_like(seconds), launch.index)
-                add("flops", flops * share, launch.index)
+                add(side, seconds * share, launch)
+                add("calls", share * np.ones_like(seconds), launch)
+                add("flops", flops * share, launch)
                 if kernels.state == "datasheet":
-                    add("guessed", seconds * share, launch.index)
+                    add("guessed", seconds * share, launch)
                 if side == "compute":
-                    add("bytes", moved * share, launch.index)
+                    add("bytes", moved * share, launch)
         for (name, _), (values, index) in shared.items():
             sums[name] += values if index is None else values[index]
         return Totals(*(sums[name] for name in ("compute", "link", "guessed", "calls", "flops", "bytes")))
@@ -265,18 +289,17 @@ class Clock:
         alone = self.host.total(whole.device_s, whole.calls, points.batch)
         return np.asarray(np.where((points.batch > 1) & (both < alone), both, alone))
 
-    def detail(self, points: Points, weights: Array | None = None, overlap: str = "none") -> PassTime:
-        """The mean over points of these weights, with every row's share, what bounds it and how sure it is."""
-        weights = np.ones(1) if weights is None else weights
+    def detail(self, points: Points, overlap: str = "none", pieces: float = 1.0) -> PassTime:
+        """A single point, with every row's share, what bounds it and how sure it is; `pieces` scales its seconds."""
         kernels = self._kernels(points)
-        ops = [op for group in kernels for op in group.ops(points, weights)]
+        ops = [op for group in kernels for op in group.ops(pieces)]
         device_s = sum(op["seconds"] for op in ops)
         link_s = sum(op["seconds"] for op in ops if op["kernel"] in ON_LINKS)
         calls = sum(op["calls"] for op in ops)
-        host_s = float(self.host.host_s(calls, points.batch[0]) * weights.sum())
-        seconds = float(self.host.total(device_s, calls, points.batch[0] * weights.sum()))
+        host_s = float(self.host.host_s(calls, points.batch[0] * pieces))
+        seconds = float(self.host.total(device_s, calls, points.batch[0] * pieces))
         if overlap != "none":
-            seconds = float(self.seconds(points, overlap) @ np.broadcast_to(weights, points.batch.shape))
+            seconds = float(self.seconds(points, overlap)[0]) * pieces
         width = np.sqrt(sum((group.part(ops, device_s) * np.log(group.fit.spread)) ** 2 for group in kernels))
         bound = "host" if host_s > device_s else max(BOUNDS, key=lambda b: sum(op["seconds"] for op in ops if op["bound_by"] == b))
         from_datasheet = sum(op["seconds"] for op in ops if op["state"] == "datasheet") / device_s
@@ -296,16 +319,19 @@ class Clock:
 
     # rows as kernels
 
-    def _ledger(self, single: bool) -> tuple[_Kernel, ...]:
-        phase = Phase.DECODE if single else Phase.PREFILL
-        if phase not in self._ledgers:
-            options = Options(precision=self.formats, mtp=self.mtp, logits="all" if self.all_logits else "last")
+    def _ledger(self, points: Points) -> tuple[_Kernel, ...]:
+        kind = "verify" if points.verify else Phase.DECODE if points.single else Phase.PREFILL
+        if kind not in self._ledgers:
+            options = Options(precision=self.formats, mtp=self.mtp)
+            if points.verify:
+                options = options.model_copy(update={"logits": "all", "algorithm": DECODE_FORMS})
             bindings: dict[tuple[Any, ...], int] = {}
-            self._ledgers[phase] = tuple(
+            rows = self.model._rows(options, Phase.PREFILL if points.verify else Phase(kind))
+            self._ledgers[kind] = tuple(
                 _Kernel.of(row, place, bindings.setdefault(tuple(row.binding.items()), len(bindings)))
-                for place, row in enumerate(self.model._rows(options, phase))
+                for place, row in enumerate(rows)
             )
-        return self._ledgers[phase]
+        return self._ledgers[kind]
 
     def _kernels(self, points: Points) -> list[_Kernels]:
         found: dict[tuple[str, str], list[Launch]] = {}
@@ -315,7 +341,7 @@ class Clock:
 
     def _launches(self, points: Points) -> Iterator[Launch]:
         numbers = _Numbers(points, self.formats, self.device)
-        launches = [launch for row in self._ledger(points.single) if (launch := numbers.launch(row)) is not None]
+        launches = [launch for row in self._ledger(points) if (launch := numbers.launch(row)) is not None]
         for launch in _merged(launches, numbers):
             for narrowed in _by_rows(launch, self._known("gemv", launch.dtype) == "gemv"):
                 kernel = self._known(narrowed.kernel, launch.dtype)
@@ -402,17 +428,19 @@ class _Numbers:
     device: Accelerator
     _kept: dict[int, dict[Any, Any]] = field(default_factory=dict)
     """For each binding of letters its numbers, with those of all expressions of them."""
-    _parts: dict[frozenset[str], tuple[_Numbers, Any]] = field(default_factory=dict)
+    _parts: dict[frozenset[str], tuple[_Numbers, Any, Array | None]] = field(default_factory=dict)
     _shaped: dict[Any, Any] = field(default_factory=dict)
     """Sizes of rows, and of products merged, that other rows have too."""
 
     def launch(self, kernel: _Kernel) -> Launch | None:
         """A row as a kernel; None for what is fused into its neighbour and moves nothing."""
-        here, index = self.part(kernel.columns)
+        here, index, weights = self.part(kernel.columns)
         if kernel.same not in self._shaped:
             self._shaped[kernel.same] = here._sizes(kernel)
         name, dtype, sizes = self._shaped[kernel.same]
-        return None if sizes is None else Launch(kernel.row, name, dtype, sizes, kernel.row.times, index, 1.0, kernel.place)
+        return (
+            None if sizes is None else Launch(kernel.row, name, dtype, sizes, kernel.row.times, index, 1.0, weights, kernel.place)
+        )
 
     def _sizes(self, kernel: _Kernel) -> tuple[str, str, dict[str, Array] | None]:
         name, sizes = SHAPES[kernel.kernel](self, kernel.row)
@@ -420,12 +448,20 @@ class _Numbers:
             return name, "", None  # a tower without images
         return name, self._dtype(kernel.row, name), sizes
 
-    def part(self, columns: frozenset[str]) -> tuple[_Numbers, Any]:
-        """The same at the points that differ in some columns, and which of them each point is."""
+    def part(self, columns: frozenset[str]) -> tuple[_Numbers, Any, Array | None]:
+        """The same at the points that differ in some columns, which of them each point is, and weights of contexts in each."""
         if columns not in self._parts:
-            points, index = self.points.distinct(columns)
-            self._parts[columns] = (self if points is self.points else _Numbers(points, self.formats, self.device), index)
+            self._parts[columns] = self._part(columns)
         return self._parts[columns]
+
+    def _part(self, columns: frozenset[str]) -> tuple[_Numbers, Any, Array | None]:
+        if self.points.contexts is None:
+            points, index = self.points.distinct(columns)
+            return self if points is self.points else _Numbers(points, self.formats, self.device), index, None
+        points, index = self.points.distinct(columns - {"context"})
+        if "context" in columns:
+            return _Numbers(points.expanded(), self.formats, self.device), index, self.points.contexts[1]
+        return self if points is self.points else _Numbers(points, self.formats, self.device), index, None
 
     def value(self, row: Row, expr: Expr) -> Array:
         """An expression of a row at every point."""
@@ -549,7 +585,7 @@ def _attention(numbers: _Numbers, row: Row) -> Shaped:
     cache = np.full(len(batch), float(evaluate(numbers.formats.element("cache"), {}))) if _plain_cache(numbers) else None
     kept = {"stored": cache} if cache is not None else {}
     if points.single:
-        seen = np.maximum(seen / points.cp, 1)
+        seen, heads = np.maximum(seen / points.cp, 1), heads * (tokens if row.op.algorithm != "absorbed" else 1)
     else:
         tokens = np.ceil(tokens / points.cp)
     if row.op.algorithm == "absorbed":
@@ -756,18 +792,13 @@ class _Kernels:
         """A launch's part of its kernel: routed experts are a third of theirs each."""
         return launch.share / 3 if launch.kernel == "moe" else launch.share
 
-    def ops(self, points: Points, weights: Array) -> Iterator[dict[str, Any]]:
-        """A dict a launch, the mean over points of these weights; one that no point has is left out."""
-        counted: dict[int, Array] = {}
+    def ops(self, pieces: float) -> Iterator[dict[str, Any]]:
+        """A dict a launch of a single point; one that the point has not is left out."""
         for launch, seconds, flops, moved in self.timed:
-            share = self.share(launch)
-            if isinstance(share, float) or share.any():
-                if id(launch.index) not in counted:
-                    every = np.broadcast_to(weights, points.batch.shape)
-                    counts = every if launch.index is None else np.bincount(launch.index, every, len(seconds))
-                    counted[id(launch.index)] = np.asarray(counts, dtype=np.float64)
-                at = counted[id(launch.index)] * share
-                yield self._op(launch, float(at.sum()), float(at @ seconds), float(at @ flops), float(at @ moved))
+            share = self.share(launch) * np.ones_like(seconds)
+            if share.any():
+                figures = (float(launch.mean(each)[0]) for each in (share, seconds * share, flops * share, moved * share))
+                yield self._op(launch, *(figure * pieces for figure in figures))
 
     def _op(self, launch: Launch, share: float, seconds: float, flops: float, moved: float) -> dict[str, Any]:
         row, times, peaks = launch.row, launch.times, self.fit.peaks
