@@ -191,6 +191,84 @@ def estimate(
 
 
 @app.command()
+def sweep(
+    model: ModelArgument,
+    quantity: Annotated[str, typer.Argument(help="Quantities, with commas between: cache_bytes, prefill_flops, params.total ...")],
+    grid: Annotated[
+        list[str],
+        typer.Option(
+            "--grid",
+            "-g",
+            help="An input or a field and its values: batch=1,2,4; context=1k..1M:log:50; local/mixer/sliding_window=512,none.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The Parquet file to write, block by block; resumable.")] = None,
+    scheduler: Annotated[str, typer.Option(help="The address of a Dask scheduler, whose workers then do it.")] = "",
+    workers: Annotated[int, typer.Option(help="Threads of this machine; one a processor by default.")] = 0,
+    form: FormatOption = Format.table,
+) -> None:
+    """Evaluate quantities over a grid of inputs and fields of the architecture; the last axis is the fastest."""
+    from costmodel.grids import read_grid
+    from costmodel.sweeping import check_printed, executor_of, sweep_table
+    from costmodel.sweeping import sweep as run
+
+    left = f"what is done is kept in {shown(f'{out}.parts')[1:-1]}; run the same command to go on" if out else "nothing was kept"
+    axes = read_grid(grid)
+    if out is None:
+        check_printed(axes)
+    with _interruptible(left), executor_of(scheduler, workers) as executor, _bar("sweeping") as follow:
+        found = run(model, quantity.split(","), axes, executor, out, follow)
+    if out is None:
+        emit([sweep_table(found)], form)
+    else:
+        note(found.remarks)
+        sys.stderr.write(f"wrote {shown(str(out))[1:-1]}: {found.points:,} points\n")
+
+
+@app.command()
+def train(
+    model: ModelArgument,
+    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    devices: Annotated[int, typer.Option("--devices", "-d", help="How many of them.")],
+    tokens: Annotated[str, typer.Option(help="Tokens of the run: 300B, 14.8T.")],
+    sequence: Annotated[str, typer.Option(help="Tokens of a sequence: 4096, 128k.")] = "4096",
+    batch: Annotated[int, typer.Option("--batch", "-b", help="Sequences of a step; 0: no step is timed.")] = 0,
+    mfu: Annotated[float, typer.Option(help="Share of the peak that the model's own FLOPs reach.")] = 0.4,
+    method: Annotated[str, typer.Option(help="FLOPs: exact, or 6nd (6 x active parameters x tokens).")] = "exact",
+    recompute: Annotated[str, typer.Option(help="Activations made again in the backward pass: none, selective or full.")] = "none",
+    tp: Annotated[int, typer.Option(help="Tensor-parallel ranks.")] = 1,
+    pp: Annotated[int, typer.Option(help="Stages of the pipeline.")] = 1,
+    ep: Annotated[int, typer.Option(help="Data-parallel ranks that share the experts.")] = 1,
+    zero: Annotated[int, typer.Option(help="Cut over data-parallel ranks: 1 optimiser, 2 gradients too, 3 weights too.")] = 1,
+    sequence_parallel: Annotated[
+        bool, typer.Option("--sequence-parallel", help="Cut what tensor-parallel ranks hold whole along the tokens.")
+    ] = False,
+    microbatch: Annotated[int, typer.Option(help="Sequences of a microbatch.")] = 1,
+    precision: PrecisionOption = "bf16",
+    gradients: Annotated[str, typer.Option(help="Format of the gradients: bf16, fp32.")] = "bf16",
+    optimizer: Annotated[str, typer.Option(help="adamw, adamw-bf16, adamw-8bit, momentum or sgd.")] = "adamw",
+    dropout: Annotated[bool, typer.Option("--dropout", help="Keep masks of dropout, as GPT-3 did.")] = False,
+    dtype: Annotated[str, typer.Option(help="The format whose peak the MFU refers to.")] = "bf16",
+    usd_per_hour: Annotated[float | None, typer.Option(help="Dollars of a device's hour; the listed price by default.")] = None,
+    add: Annotated[list[str] | None, typer.Option(help="Further device hours: 'post-training=5000'; may be repeated.")] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Price a run of training: FLOPs, device hours, days, dollars, and what the fullest device holds."""
+    from costmodel.summary import training_tables
+    from costmodel.training import read_hours
+    from costmodel.training import train as price
+    from costmodel.units import parse_count, parse_tokens
+
+    found = price(
+        model, on, devices, parse_count(tokens), parse_tokens(sequence), batch or None, mfu, method=method, recompute=recompute,
+        tp=tp, pp=pp, ep=ep, zero=zero, sequence_parallel=sequence_parallel, microbatch=microbatch, precision=precision,
+        gradients=gradients, optimizer=optimizer, dropout=dropout, dtype=dtype, usd_per_hour=usd_per_hour,
+        further=read_hours(add or ()),
+    )  # fmt: skip
+    emit(training_tables(found, by_quantity=form in (Format.table, Format.md)), form)
+
+
+@app.command()
 def diff(
     a: ModelArgument,
     b: ModelArgument,
@@ -381,15 +459,15 @@ def _interruptible(left: str) -> Iterator[None]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
+def _bar(doing: str = "measuring") -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr, where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("measuring", total=None)
+        task = progress.add_task(doing, total=None)
         yield lambda taken, expected: progress.update(task, completed=taken, total=expected)
 
 
