@@ -330,6 +330,7 @@ class Clock:
             self._ledgers[kind] = tuple(
                 _Kernel.of(row, place, bindings.setdefault(tuple(row.binding.items()), len(bindings)))
                 for place, row in enumerate(rows)
+                if _works(row.op.cost)
             )
         return self._ledgers[kind]
 
@@ -394,6 +395,11 @@ def _as_in_a_model(calibration: Calibration, kernel: str, dtype: str, device: Ac
     """Our own measurements have cold what a model has cold; tables repeat a kernel on the same buffers."""
     found = calibration.fit(kernel, dtype, device)
     return found if calibration.machine else found.cold()
+
+
+def _works(cost: Cost) -> bool:
+    """Whether there is anything to do: a tower that sees no images only stores weights."""
+    return bool(cost.kept) or any(part != 0 for part in (cost.flops, cost.vector_flops, cost.activations))
 
 
 @dataclass(frozen=True, eq=False)
@@ -545,7 +551,7 @@ def _gemm(numbers: _Numbers, row: Row) -> Shaped:
     sizes, points = numbers.shape(row), numbers.points
     tp = points.tp
     if not points.single and row.group != "head":
-        sizes["m"] = np.maximum(np.ceil(sizes["m"] / points.cp), 1)
+        sizes["m"] = np.ceil(sizes["m"] / points.cp)
     if row.op.heads is not None:
         heads = numbers.value(row, row.op.heads)
         sizes["n"] = sizes["n"] * np.ceil(heads / tp) / heads

@@ -181,3 +181,11 @@ def test_a_whole_model_comes_out() -> None:
         median, p90 = (0.065, 0.14) if found.figure == "tpot_s" else first
         assert found.scores.median < median, found
         assert found.scores.p90 < p90, found
+
+
+def test_a_tower_without_images_takes_no_time() -> None:
+    found = cm.estimate("gemma-3-27b", "h100-sxm", batch=4, prompt=512, output=64)
+    assert found.decode is not None
+    assert not [op for timed in (found.prefill, found.decode) for op in timed.ops if op["group"] == "vision"]
+    ours = sum(op["flops"] for op in found.prefill.ops)
+    assert ours == pytest.approx(cm.load("gemma-3-27b").prefill_flops(context=512, batch=4), rel=0.05)
