@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ShortConv,
         TokenMixing,
     )
+    from costmodel.bounds import Bound, bound, freed_tokens, pass_bound, prefill_per_decode
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from costmodel.towers import Projector, VisionTower
     from costmodel.workload import Precision
 
+    from costmodel.training import Training, TrainingMemory, train
 _HOME = {
     "architecture": ("Architecture", "MultiTokenPrediction", "Reference"),
     "blocks": (
@@ -71,6 +73,7 @@ _HOME = {
     ),
     "calibration.own": ("calibrate",),
     "catalog": ("accelerator", "accelerators", "load", "presets"),
+    "bounds": ("Bound", "bound", "freed_tokens", "pass_bound", "prefill_per_decode"),
     "comparison": ("compare", "diff"),
     "crossings": ("crossover", "largest"),
     "errors": ("CostModelError", "UnsupportedArchitecture"),
@@ -88,6 +91,7 @@ _HOME = {
     "validation": ("Validation", "validate"),
     "workload": ("Precision",),
 }
+    "training": ("Training", "TrainingMemory", "train"),
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"
@@ -106,6 +110,7 @@ __all__ = [
     "CostModelError",
     "DeviceMemory",
     "Diffusion",
+    "Bound",
     "Estimate",
     "Formula",
     "GatedDeltaNet",
@@ -131,11 +136,14 @@ __all__ = [
     "VisionTower",
     "accelerator",
     "accelerators",
+    "Training",
+    "TrainingMemory",
     "calibrate",
     "capacity",
     "compare",
     "crossover",
     "device_memory",
+    "bound",
     "diff",
     "estimate",
     "family",
@@ -144,12 +152,16 @@ __all__ = [
     "presets",
     "report",
     "time_pass",
+    "freed_tokens",
     "validate",
 ]  # fmt: skip
+    "pass_bound",
+    "prefill_per_decode",
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
+    "train",
         raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
     value = getattr(import_module(f"costmodel.{_MODULE_OF[name]}"), name)
     globals()[name] = value

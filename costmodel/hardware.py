@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import date as Day  # noqa: N812 # a field is called date
-from typing import Annotated, Literal
+from numbers import Real
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -21,6 +22,10 @@ Number = Annotated[int, Field(strict=True, ge=1, le=MAX_UNITS)]
 Dtype = Literal["fp32", "tf32", "fp16", "bf16", "fp8", "int8", "fp4"]
 TWINS = {"fp16": "bf16", "bf16": "fp16"}
 """Two formats that a device multiplies equally fast: where one peak is given, it is the other's too."""
+ELEMENT_BYTES: dict[str, float] = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1, "fp4": 0.5}
+"""Bytes of one number of each format."""
+RATES = {"memory": "memory_bytes_per_s", "link": "link_bytes_per_s", "network": "network_bytes_per_s"}
+"""What bytes cross, and the figure that says how fast."""
 WORDS = ("name", "title", "maker", "released", "source", "notes")
 """Fields that hold no figure."""
 
@@ -114,3 +119,57 @@ class Accelerator(Checked):
         if not isinstance(value, int):
             raise CostModelError(f"{self.name} has no {shown(figure)[1:-1]}; give it in the accelerator's TOML file")
         return value
+
+    def balance(self, dtype: str = "bf16", over: str = "memory") -> float:
+        """FLOP that must come with each byte from `memory`, over a `link` or the `network`, for the arithmetic to take as long.
+
+        Peaks of the datasheet. Raises CostModelError where a figure is not given.
+
+        >>> from costmodel.catalog import accelerator
+        >>> round(accelerator("h100-sxm").balance("bf16"))
+        295
+        """
+        if not isinstance(over, str) or over not in RATES:
+            raise CostModelError(f"balance is over one of {', '.join(RATES)}, not {shown(over)}")
+        return self.peak(dtype) / self.given(RATES[over])
+
+    def critical_batch(self, dtype: str = "bf16", weight_bytes: float | None = None) -> float:
+        """Tokens of a pass from which a matrix product takes longer to compute than its weights take to read.
+
+        A weight of `weight_bytes` (those of the format by default) does 2 FLOP for each token: the batch is
+        balance x weight_bytes / 2. Activations are not counted, which holds where the matrix is much larger than the batch.
+        Raises CostModelError where a figure is not given.
+
+        >>> from costmodel.catalog import accelerator
+        >>> round(accelerator("tpu-v5e").critical_batch("bf16")), round(accelerator("tpu-v5e").critical_batch("bf16", 1))
+        (241, 120)
+        """
+        balance = self.balance(dtype)
+        size = ELEMENT_BYTES[dtype] if weight_bytes is None else positive("weight_bytes", weight_bytes)
+        return balance * size / 2
+
+    def rent(self, device_hours: float, usd_per_hour: float | None = None) -> float:
+        """Dollars of so many hours of one device, at its listed price unless told otherwise.
+
+        Raises CostModelError where there is no price.
+
+        >>> from costmodel.catalog import accelerator
+        >>> accelerator("h800").rent(2_664_000)
+        5328000.0
+        """
+        if usd_per_hour is None and self.price is None:
+            raise CostModelError(f"{self.name} has no price; give usd_per_hour")
+        price = self.price.usd_per_hour if usd_per_hour is None and self.price else positive("usd_per_hour", usd_per_hour)
+        return positive("device_hours", device_hours) * price
+
+
+def positive(name: str, value: object, most: float = 1e18) -> float:
+    """A finite number above 0 as a float. Raises CostModelError for anything else.
+
+    >>> positive("mfu", 0.4, most=1)
+    0.4
+    """
+    number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else 0
+    if 0 < number <= most:
+        return float(number)
+    raise CostModelError(f"{name} got {shown(value)}; give a number above 0 and at most {most:g}")

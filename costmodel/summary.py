@@ -17,11 +17,13 @@ from costmodel.importers import Imported
 from costmodel.importers.stored import StoredSize
 from costmodel.memory import LADDER, capacity_rows
 from costmodel.tables import Table
+from costmodel.trainstate import RECOMPUTE
 from costmodel.units import workload
 from costmodel.workload import Pass, Phase, Role
 
 if TYPE_CHECKING:
     from costmodel.estimating import Estimate
+    from costmodel.training import Training
     from costmodel.validation import Validation
 
 COMPARISON_REMARKS = (
@@ -168,6 +170,42 @@ def estimate_tables(found: Estimate, *, by_quantity: bool = True) -> list[Table]
     rows = [{"quantity": name, found.model: value} for name, value in values.items()] if by_quantity else [values]
     first = Table("estimate", title, rows, row_units=ESTIMATED if by_quantity else {}, remarks=(*found.notes, *ESTIMATE_REMARKS))
     return [first, Table("ops", "Where the time goes", found.ops_rows, {"seconds": "s", "share": "share"})]
+
+
+TRAINED = {
+    "tokens": "tokens", "steps": "", "step_s": "s", "flops_per_token": "FLOP", "flops": "FLOP", "hardware_flops": "FLOP",
+    "peak_flops_per_s": "FLOP/s", "mfu": "share", "hfu": "share", "tokens_per_s_per_device": "tokens/s", "device_hours": "",
+}  # fmt: skip
+"""What `train` answers first, with its unit; further hours, days and dollars follow."""
+DEVICE_ROWS = {
+    "weight_bytes": "stored weights", "gradient_bytes": "gradients", "optimizer_bytes": "master weights and moments",
+    "activation_bytes": "for the backward pass, as chosen", "total_bytes": "all of these", "memory_bytes": "what the device has",
+    "fits": "",
+}  # fmt: skip
+TRAINING_REMARKS = (
+    "hours.*: told, not computed; days without them, dollars with them",
+    "memory without the runtime's own, its messages and fragmentation",
+)
+
+
+def training_tables(found: Training, *, by_quantity: bool = True) -> list[Table]:
+    """What `costmodel train` answers: the run, and what the fullest device holds, activations under each recomputation too."""
+    values: dict[str, Any] = {name: getattr(found, name) for name in TRAINED}
+    values |= {f"hours.{name}": hours for name, hours in found.further}
+    values |= {"total_device_hours": found.total_device_hours, "days": found.days, "usd": found.usd}
+    held: dict[str, Any] = {name: getattr(found.memory, name) for name in DEVICE_ROWS}
+    held |= {f"activations.{name}": value for name, value in zip(RECOMPUTE, found.memory.activations, strict=True)}
+    title = f"{found.model} on {found.devices:,} x {found.accelerator} ({found.layout}), sequences of {found.sequence:,} tokens"
+    device = f"The fullest device: stage {found.memory.stage + 1}"
+    units = {name: "bytes" for name in held if name != "fits"}
+    if not by_quantity:
+        return [Table("training", title, [values], TRAINED, remarks=found.notes), Table("device", device, [held], units)]
+    run = [{"quantity": name, found.model: value} for name, value in values.items()]
+    rows = [{"row": name, "value": value, "of": DEVICE_ROWS.get(name, "under this recomputation")} for name, value in held.items()]
+    return [
+        Table("training", title, run, row_units=TRAINED, remarks=(*found.notes, *TRAINING_REMARKS)),
+        Table("device", device, rows, row_units=units),
+    ]
 
 
 def _by_quantity(rows: list[dict[str, Any]], quantities: Iterable[str]) -> list[dict[str, Any]]:

@@ -154,6 +154,27 @@ def parse_tokens(text: str) -> int:
     raise CostModelError(f"{shown(text)} is no length; give a whole number of tokens such as 4096, 128k or 1M")
 
 
+_COUNT = re.compile(r"([0-9]+(?:[_,][0-9]+)*)(?:\.([0-9]{1,12}))?\s*([kKMBT]?)", re.ASCII)
+
+
+def parse_count(text: str) -> int:
+    """Reads a large count: a plain number, or one with k, M, B (10^9) or T (10^12).
+
+    Raises CostModelError for anything else.
+
+    >>> parse_count("14.8T"), parse_count("300B"), parse_count("1_000")
+    (14800000000000, 300000000000, 1000)
+    """
+    match = _COUNT.fullmatch(text.strip()) if isinstance(text, str) and len(text) < 64 else None
+    if match:
+        whole, decimals, prefix = match.groups()
+        scale = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}[prefix.lower()]
+        value = Fraction(f"{whole.replace('_', '').replace(',', '')}.{decimals or 0}") * scale
+        if value.denominator == 1 and value >= 1:
+            return int(value)
+    raise CostModelError(f"{shown(text)} is no count; give a whole number such as 300B, 14.8T or 1_000_000")
+
+
 def whole(name: str, value: Any, least: int = 1) -> int:
     """A batch, a context or a count as an int.
 

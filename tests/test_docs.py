@@ -42,7 +42,7 @@ def test_python_blocks_of_the_readme_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", re.findall(r"`(costmodel (?:show|compare|diff|derive|capacity) [^`]+|costmodel accelerators)`", README)
+    "command", re.findall(r"`(costmodel (?:show|compare|diff|derive|capacity|train) [^`]+|costmodel accelerators)`", README)
 )
 def test_commands_of_the_readme_run(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "mine.toml" in command:

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import costmodel as cm
+from costmodel.kernels import Peaks, kernel_class
 
 HERE = Path(__file__).parent
 ROWS: dict[str, dict[str, Any]] = {row["id"]: row for row in json.loads((HERE / "published.json").read_text())["figures"]}
@@ -135,6 +137,38 @@ def kipply_52b() -> cm.Architecture:
     return gpt(64, 8192, 64, positions=None)
 
 
+def stated(parameters: float, kept: int = 2) -> cm.Architecture:
+    """A layer with exactly as many parameters, and elements kept of a token, as a source states in round numbers."""
+    width, heads = 1000, cm.GQA(num_attention_heads=1, num_key_value_heads=1, head_dim=kept // 2, rotary_dim=0)
+
+    def having(inner: int, table: int) -> cm.Architecture:
+        group = cm.LayerGroup(name="layers", count=1, mixer=heads, feed_forward=cm.MLP(intermediate_size=inner, gated=False))
+        return model(width, table, group, tied=True)
+
+    rest = int(parameters) - having(1, 1).params.total
+    found = having(1 + rest // (2 * width), 1 + rest % (2 * width) // width)
+    assert found.params.total == parameters
+    assert found.cache_bytes(context=1, precision=ELEMENTS) == kept
+    return found
+
+
+def stand_in(name: str, bf16: float, memory: float, memory_bytes: float, *, int8: float = 1, link: float = 1) -> cm.Accelerator:
+    """A device as a source rounds it."""
+    return cm.Accelerator(
+        name=name, title=name, maker="see published.json", source="see published.json", memory_bytes=int(memory_bytes),
+        peak_flops_per_s={"bf16": int(bf16), "int8": int(int8)}, memory_bytes_per_s=int(memory), link_bytes_per_s=int(link),
+    )  # fmt: skip
+
+
+V5E = stand_in("v5e", 1.97e14, 8.1e11, 16e9, int8=3.94e14, link=4.5e10)
+"""How to Scale Your Model has 8.1e11 bytes/s of a TPU v5e in most places, and 8.2e11 in others."""
+V5E_82 = stand_in("v5e", 1.97e14, 8.2e11, 16e9)
+V5P = stand_in("v5p", 4.59e14, 2.8e12, 96e9)
+A100_40GB = stand_in("a100-40gb", 312e12, 1.5e12, 40e9)
+BYTE = cm.Precision(weights=1, experts=1, embeddings=1, others=1, cache=1)
+"""int8 without scales, as books count it."""
+
+
 DEEPSEEK_V2, DEEPSEEK_V2_LITE = cm.load("deepseek-v2"), cm.load("deepseek-v2-lite")
 GPT_OSS_120B, GPT_OSS_20B = cm.load("gpt-oss-120b"), cm.load("gpt-oss-20b")
 GLM_45 = cm.load("glm-4.5")
@@ -228,6 +262,58 @@ def head_growth() -> float:
     return 100 * ((last_token_scores(128) + linear) / (last_token_scores(64) + linear) - 1)
 
 
+def decode_step(parameters: float, kept: int, batch: int, devices: int, context: int = 8192) -> cm.Bound:
+    """The least seconds of a decode step of a stated model in 8 bits on TPUs v5e."""
+    return cm.pass_bound(stated(parameters, kept), V5E, devices, batch, context, precision=BYTE)
+
+
+def serving_70b() -> cm.Capacity:
+    """70 B parameters and 160 kB of a token in 8 bits, 32 sequences of 8192 tokens."""
+    return cm.capacity(stated(70e9, 160_000), V5E, devices=8, context=8192, batch=32, precision=BYTE)
+
+
+def llama2_13b_step(batch: int) -> float:
+    """Milliseconds of a decode step on 8 v5e: 26 GB of weights, 6.7 GB of cache a sequence."""
+    weights = stated(13e9).weight_bytes()
+    return 1e3 * cm.bound(V5E_82, moved_bytes=weights + batch * 6.7e9, devices=8).seconds
+
+
+def deepseek_run(**asked: Any) -> cm.Training:
+    """DeepSeek-V3's pre-training: 14.8 T tokens in batches of 15,360 sequences of 4096 on 2048 H800."""
+    usual = {"tokens": 14.8e12, "batch": 15_360, "pp": 16, "ep": 64, "mfu": 0.3894}
+    return cm.train("deepseek-v3", "h800", 2048, **(usual | asked))
+
+
+def activations(shape: tuple[int, int, int, int], recompute: str, tp: int = 1) -> float:
+    """Bytes that a GPT layer keeps of 2048 tokens for the backward pass, masks of dropout too, over s b h."""
+    layers, hidden, heads, vocab = shape
+    run = cm.train(
+        gpt(layers, hidden, heads, vocab, positions=2048), "a100-80gb", tp, 300e9, 2048, tp=tp, recompute=recompute, dropout=True
+    )
+    return float(run.memory.formula("activations").parts["layers"](context=2048, tp_ranks=tp) / (2048 * hidden * layers))
+
+
+def repeated_attention(shape: tuple[int, int, int, int]) -> float:
+    """Hardware over model FLOPs as Megatron-LM has them: attention's whole share once more (see test_selective_recomputation)."""
+    training = gpt(*shape, positions=2048).training_flops.having(attention="full")
+    whole, scores = training(context=2048), training.parts["layers"].parts["gqa"].parts["attention"](context=2048)
+    return float((whole + scores) / whole)
+
+
+def product_bandwidth(m: int, n: int, k: int, flops_per_s: float) -> float:
+    """GB/s that an fp8 product moves at a measured rate: its bytes over the seconds that its FLOPs take."""
+    shape = {"m": np.array(m), "n": np.array(n), "k": np.array(k)}
+    work = kernel_class("gemm").work(shape, Peaks.of(cm.accelerator("h800"), "fp8"))
+    return float(work.moved / (work.flops / flops_per_s) / 1e9)
+
+
+def all_reduced(layers: int, hidden: int, batch: int) -> float:
+    """Milliseconds of two all-reduces a layer of a step's bf16 stream, on ranks so many that (t - 1) / t is 1, as kipply has it."""
+    peaks = Peaks.of(stand_in("a100", 312e12, 1.5e12, 40e9, link=300e9), "bf16")
+    shape = {"ranks": np.array(1e9), "bytes": np.array(2.0 * batch * hidden)}
+    return float(2 * layers * kernel_class("allreduce").roofline(shape, peaks) * 1e3)
+
+
 KIMI_LATENTS = cm.load("kimi-linear-48b-a3b").cache_bytes.parts["attention-moe"]
 """What the seven layers of latent attention keep."""
 
@@ -238,6 +324,7 @@ FIGURES: dict[str, Callable[[], float]] = {
     "isca-kv-405": lambda: per_token("llama-3.1-405b") / 1e3,
     "isca-kv-mult-qwen": lambda: per_token(qwen25_72b()) / per_token("deepseek-v3"),
     "isca-flops-v3": lambda: cm.load("deepseek-v3").training_flops(context=4096) / 4096 / 1e9,
+    "isca-flops-405": lambda: cm.load("llama-3.1-405b").training_flops(context=4096) / 4096 / 1e9,
     "v2-kv-v2bar": lambda: per_token(DEEPSEEK_V2, precision=cm.Precision(cache=0.75)) / 1e3,
     "v2-abl-small-mha": lambda: per_token(attention(27, 16, 16, 128), precision=ELEMENTS) / 1e3,
     "v2-abl-large-mha": lambda: per_token(attention(60, 56, 56, 128), precision=ELEMENTS) / 1e3,
@@ -264,6 +351,7 @@ FIGURES: dict[str, Callable[[], float]] = {
     "g3-raw-27b": lambda: ledger(cm.load("gemma-3-27b"), "weight_bytes", "group != 'vision'") / 1e9,
     # Qwen3-Next, and what InferSim says of Qwen3
     "qn-nonemb": lambda: without_embedding(cm.load("qwen3-next-80b-a3b")) / 1e9,
+    "qn-active": lambda: (cm.load("qwen3-next-80b-a3b").params.active - head(cm.load("qwen3-next-80b-a3b"))) / 1e9,
     "qn-hf": lambda: cm.load("qwen3-next-80b-a3b").weight_bytes(mtp=1) / GIB,
     "inf-attn": lambda: ledger(cm.load("qwen3-30b-a3b"), "flops", "kind == 'attend'", context=5120) / 1e9,
     "inf-proj": lambda: ledger(cm.load("qwen3-30b-a3b"), "flops", "block == 'gqa' and kind == 'linear'", context=5120) / 1e9,
@@ -349,10 +437,31 @@ FIGURES: dict[str, Callable[[], float]] = {
     "gal-act-qwen3-235b-a22b": lambda: active_share(cm.load("qwen3-235b-a22b"), with_embedding=True),
     "gal-act-glm-4.5": lambda: 100 * (GLM_45.params.active - head(GLM_45)) / glm_total(GLM_45),
     # How to Scale Your Model
+    "sb-kv32k": lambda: stated(70e9, 162_000).cache_bytes(context=32_768, precision=ELEMENTS) / 1e9,
+    "sb-mem-b32": lambda: (serving_70b().weight_bytes + serving_70b().cache_bytes) / 1e9,
+    "sb-step-4x2": lambda: 1e3 * decode_step(70e9, 160_000, batch=32, devices=8).seconds,
+    "sb-tput-4x2": lambda: 32 / round(decode_step(70e9, 160_000, batch=32, devices=8).seconds, 3),  # their step of 17 ms
+    "sb-prefill": lambda: cm.pass_bound(stated(70e9), V5E, 16, context=8192, new_tokens=8192, mfu=0.4).compute_s,
+    "sb-fullhbm": lambda: 1e3 * cm.bound(V5E_82, moved_bytes=V5E_82.memory_bytes).seconds,
+    "sb-min-bf16": lambda: stated(70e9).weight_bytes() / V5E.memory_bytes,
+    "sb-pd-ratio": lambda: cm.prefill_per_decode(prefill_s=0.91, step_s=0.019, batch=32, output=512),
+    "sb-evict": lambda: cm.freed_tokens(batch=32, prompt=8192, output=4096),
+    "sb-quiz1": lambda: 1e3 * decode_step(30e9, 100_000, batch=4, devices=16).seconds,
+    "sb-l2-13b-bs1": lambda: llama2_13b_step(1),
+    "sb-l2-13b-bs64": lambda: llama2_13b_step(64),
+    "sb-l70-years": lambda: cm.train(stated(70e9), V5P, 1, 15e12, mfu=1, method="6nd", usd_per_hour=1).days / 365,
+    "sb-tf-q7": lambda: (
+        100 * cm.train(stated(37e9), stand_in("h800", 1.513e15, 3.35e12, 80e9), 2048, 14.8e12, method="6nd").utilisation(2.79e6)
+    ),
+    "sb-roof-v5e": lambda: V5E_82.critical_batch("bf16"),
+    "sb-roof-int8": lambda: V5E.critical_batch("int8"),
+    "sb-roof-h100": lambda: stand_in("h100", 1e15, 3.35e12, 80e9).critical_batch("bf16"),
+    # two chips share D: each does D FLOPs for a number of the result, whose partial sums are 2 bytes
+    "sb-2chip": lambda: V5E.balance("bf16", over="link") * 2,
     "sb-kv70": lambda: per_token("llama-3.1-70b", precision="int8") / KIB,
     "sb-l2-13b-kv": lambda: llama(40, 5120, 40, 40, 13_824, 32_000).cache_bytes(context=8192) / 1e9,
     "sb-wp1": lambda: scaling_book_18b().params.total / 1e9,
-    "sb-l70-days": lambda: six_nd(cm.load("llama-3.1-70b")) * 15e12 / (8960 * 4.59e14 * 0.4) / DAY,
+    "sb-l70-days": lambda: cm.train("llama-3.1-70b", V5P, 8960, 15e12, mfu=0.4, method="6nd").days,
     # four equal projections grow with T, attention with T^2: they meet at four times the crossing with one of them
     "sb-tf-q5": lambda: 4 * attention_meets_one_projection(llama(1, 4096, 32, 32, 16_384, 32_000)),
     # Transformer Inference Arithmetic
@@ -360,6 +469,30 @@ FIGURES: dict[str, Callable[[], float]] = {
     "kip-kvflops": lambda: ledger(kipply_52b(), "flops", "op in ('k_proj', 'v_proj')"),
     "kip-flops": lambda: ledger(kipply_52b(), "flops", "group == 'layers' and kind == 'linear'"),
     "kip-fwd": lambda: ledger(kipply_52b(), "weight_bytes", "group == 'layers' and kind == 'linear'") / 1.5e12 * 1e3,
+    "kip-ratio": lambda: A100_40GB.critical_batch("bf16"),
+    "kip-cap3": lambda: cm.capacity(stated(52e9, 1_000_000), A100_40GB, devices=3).longest_context or 0,
+    "kip-260b-512": lambda: 1e3 * cm.pass_bound(stated(260e9), A100_40GB, 16, batch=512, context=1).compute_s,
+    "kip-260b-comm": lambda: all_reduced(layers=80, hidden=16_384, batch=512),
+    # runs of training: DeepSeek-V3 (180 K hours for each T of tokens; then at the MFU of ISCA 2025, table 4), and its rent
+    "v3-hours-pre": lambda: deepseek_run(mfu=deepseek_run(tokens=1e12).utilisation(180e3)).device_hours / 1e3,
+    "isca-t4-tokday": lambda: deepseek_run().flops_per_token / 1e9,
+    "isca-t4-step": lambda: deepseek_run().step_s or 0,
+    "oii-cost": lambda: cm.accelerator("h800").rent(226.75 * 8 * 24),
+    # activations: Korthikanti et al., and what Megatron-LM repeats of them
+    "kor-5ash-mtnlg": lambda: activations(MT_NLG_530B, "none") - activations(MT_NLG_530B, "selective"),
+    "kor-save-gpt3": lambda: 100 * (1 - activations(GPT3_175B, "selective") / activations(GPT3_175B, "none")),
+    "kor-save-mtnlg": lambda: 100 * (1 - activations(MT_NLG_530B, "selective") / activations(MT_NLG_530B, "none")),
+    "eleuther-act": lambda: activations(GPT3_175B, "none", tp=8),
+    "meg-hfu-22B": lambda: repeated_attention(MEGATRON_22B),
+    "meg-hfu-530B": lambda: repeated_attention(MT_NLG_530B),
+    # products in fp8, from the rate that DeepGEMM measures on H800
+    "dg-64-2112-7168": lambda: product_bandwidth(64, 2112, 7168, 206e12),
+    "dg-64-24576-1536": lambda: product_bandwidth(64, 24_576, 1536, 289e12),
+    "dg-64-7168-16384": lambda: product_bandwidth(64, 7168, 16_384, 336e12),
+    "dg-128-4096-7168": lambda: product_bandwidth(128, 4096, 7168, 533e12),
+    "dg-4096-7168-16384": lambda: product_bandwidth(4096, 7168, 16_384, 1358e12),
+    "dg-4096-4096-7168": lambda: product_bandwidth(4096, 4096, 7168, 1304e12),
+    "dg-4096-32768-512": lambda: product_bandwidth(4096, 32_768, 512, 590e12),
     # training: Llama 3, PaLM, Megatron, Chinchilla
     "llama31-405": lambda: six_nd(cm.load("llama-3.1-405b")) * 15.6e12,
     "palm-mfu0": lambda: 100 * six_nd(palm_540b()) * 238.3e3 / (6144 * 275e12),
@@ -405,7 +538,7 @@ def test_published_figure(name: str) -> None:
 
 def test_every_row_is_reproduced() -> None:
     assert set(ROWS) == set(FIGURES)
-    assert len(FIGURES) >= 110
+    assert len(FIGURES) >= 150
     assert all(row["source"] and row["tol_rel"] > 0 for row in ROWS.values())
 
 
