@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import pairwise
 from numbers import Real
 from typing import Any, Self
@@ -84,8 +84,8 @@ class Lengths(Checked):
         Above 1,024 values it is kept as that many groups of equal probability by their means: the mean stays, the mean
         square loses the spread within a group. Raises CostModelError for an empty sample or one with impossible lengths.
 
-        >>> Lengths.sample([10, 10, 40]).mean
-        20.0
+        >>> Lengths.sample([10, 10, 10, 40]).mean
+        17.5
         """
         known = _sampled(values)
         edges = np.linspace(0.0, len(known), min(len(known), KEPT_VALUES) + 1)
@@ -94,45 +94,41 @@ class Lengths(Checked):
         levels = (edges / len(known)).tolist()
         return cls(quantiles=[pair for i, mean in enumerate(means) for pair in ((levels[i], mean), (levels[i + 1], mean))])
 
-    @cached_property
-    def _knots(self) -> tuple[Array, Array]:
-        """Levels from 0 to 1, and tokens: the quantiles with both ends."""
-        levels, tokens = (np.array(column, dtype=np.float64) for column in zip(*self.quantiles, strict=True))
-        if levels[0] > 0:
-            levels, tokens = np.insert(levels, 0, 0.0), np.insert(tokens, 0, _carried(levels, tokens, 0.0))
-        if levels[-1] < 1:
-            levels, tokens = np.append(levels, 1.0), np.append(tokens, _carried(levels[::-1], tokens[::-1], 1.0))
-        return levels, tokens
+    def __eq__(self, other: object) -> bool:  # what was worked out from the quantiles holds arrays, which do not compare
+        return isinstance(other, Lengths) and self.quantiles == other.quantiles
+
+    def __hash__(self) -> int:
+        return hash(self.quantiles)
 
     @property
     def min(self) -> float:
         """The shortest length."""
-        return float(self._knots[1][0])
+        return float(_knots(self)[1][0])
 
     @property
     def max(self) -> float:
         """The longest length."""
-        return float(self._knots[1][-1])
+        return float(_knots(self)[1][-1])
 
     @property
     def constant(self) -> bool:
         """Whether there is one length alone."""
         return self.min == self.max
 
-    @cached_property
+    @property
     def mean(self) -> float:
         """The mean length: sum over the pieces of dp (a + b) / 2."""
-        levels, tokens = self._knots
+        levels, tokens = _knots(self)
         return float(np.diff(levels) @ (tokens[:-1] + tokens[1:])) / 2
 
-    @cached_property
+    @property
     def second_moment(self) -> float:
         """The mean of the squared length: sum over the pieces of dp (a^2 + a b + b^2) / 3.
 
         >>> Lengths.of("min=1,max=4").second_moment
         7.0
         """
-        levels, tokens = self._knots
+        levels, tokens = _knots(self)
         low, high = tokens[:-1], tokens[1:]
         return float(np.diff(levels) @ (low * low + low * high + high * high)) / 3
 
@@ -141,7 +137,7 @@ class Lengths(Checked):
         asked = np.asarray(levels, dtype=np.float64)
         if not np.all((asked >= 0) & (asked <= 1)):
             raise CostModelError("a probability level lies outside 0..1; give 0.99 for the 99th percentile")
-        return _inverse(*self._knots, asked)
+        return _inverse(*_knots(self), asked)
 
     def points(self, n: int = 32) -> tuple[Array, Array]:
         """`n` lengths and their probabilities, each length the mean of its share: the mean is kept exactly.
@@ -173,6 +169,17 @@ class Lengths(Checked):
         return ",".join(f"{names.get(level, f'p{100 * level:.12g}')}={tokens:.15g}" for level, tokens in self.quantiles)
 
 
+@lru_cache(maxsize=256)
+def _knots(lengths: Lengths) -> tuple[Array, Array]:
+    """Levels from 0 to 1, and tokens: the quantiles with both ends."""
+    levels, tokens = (np.array(column, dtype=np.float64) for column in zip(*lengths.quantiles, strict=True))
+    if levels[0] > 0:
+        levels, tokens = np.insert(levels, 0, 0.0), np.insert(tokens, 0, _carried(levels, tokens, 0.0))
+    if levels[-1] < 1:
+        levels, tokens = np.append(levels, 1.0), np.append(tokens, _carried(levels[::-1], tokens[::-1], 1.0))
+    return levels, tokens
+
+
 def _inverse(levels: Array, tokens: Array, asked: Array) -> Array:
     """np.interp with jumps: a level that stands twice gives its upper value."""
     right = np.clip(np.searchsorted(levels, asked, side="right"), 1, len(levels) - 1)
@@ -192,13 +199,11 @@ def _carried(levels: Array, tokens: Array, end: float) -> float:
 
 @lru_cache(maxsize=256)
 def _points(lengths: Lengths, n: int) -> tuple[Array, Array]:
-    levels, tokens = lengths._knots
+    levels, tokens = _knots(lengths)
     edges = _shares(levels, n)
     grid = np.union1d(edges, levels)
-    # between neighbours of the grid the inverse is straight: its integral is the width times the mean of both sides
-    right = np.clip(np.searchsorted(levels, (grid[:-1] + grid[1:]) / 2, side="right"), 1, len(levels) - 1)
-    slope = (tokens[right] - tokens[right - 1]) / (levels[right] - levels[right - 1])
-    areas = np.diff(grid) * (tokens[right - 1] + slope * ((grid[:-1] + grid[1:]) / 2 - levels[right - 1]))
+    # between neighbours of the grid the inverse is straight: its integral is the width times its value in the middle
+    areas = np.diff(grid) * _inverse(levels, tokens, (grid[:-1] + grid[1:]) / 2)
     total = np.concatenate(([0.0], np.cumsum(areas)))
     weights = np.diff(edges)
     values = np.maximum.accumulate(np.clip(np.diff(total[np.searchsorted(grid, edges)]) / weights, tokens[0], tokens[-1]))
@@ -233,7 +238,7 @@ def _level(value: Any) -> float:
     if isinstance(value, str):
         value = _named_level(value)
     if isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1:
-        return float(value)
+        return round(float(value), 15)
     raise CostModelError(f"a probability level got {shown(_item(value))}; give 0..1, such as 0.5 for the median")
 
 

@@ -29,8 +29,8 @@ def erlang_c(servers: ArrayLike, utilisation: ArrayLike) -> Value:
 
     1/B_k = 1 + k / (a B_(k-1)), the recursion of Erlang's loss formula for a = c rho, then C = B / (1 - rho (1 - B)).
 
-    >>> erlang_c(1, 0.7), round(erlang_c(8, 0.7), 4)
-    (0.7, 0.2709)
+    >>> round(erlang_c(1, 0.7), 4), round(erlang_c(8, 0.7), 4)
+    (0.7, 0.2706)
     """
     c, rho = counts("servers", servers), numbers("utilisation", utilisation)
     shape = common_shape(c.shape, rho.shape)
@@ -112,7 +112,7 @@ class Queue:
         """The wait that a share `level` of requests does not exceed, seconds; 0 where most find a free server.
 
         >>> round(queue(0.8, 1.0).wait_s(0.9), 2)
-        4.45
+        5.1
         """
         waits = np.asarray(self.wait_probability)
         found = self._solved(level, np.zeros((*waits.shape, 1)), np.ones(1), 0.0)
@@ -135,7 +135,7 @@ class Queue:
         `response_s(0.99) <= limit` is `share_beyond(limit) <= 0.01`, at a twentieth of the work: for many candidates.
 
         >>> round(queue(5.0, 0.1).share_beyond(0.3), 3)
-        0.048
+        0.057
         """
         limit = numbers("limit_s", limit_s)
         found = self._each(lambda at, *law: _Law.of(*law).beyond(at)[0], limit, self.service_s, self.weights, step_s)
@@ -224,7 +224,7 @@ def _first_residual(service: Array, weights: Array, c: Array) -> tuple[Array, Ar
     drops = falls * (service - starts)
     left = np.cumsum(drops[..., ::-1], axis=-1)[..., ::-1]  # R at each piece's start; summed from the end, where it is 0
     ends = np.concatenate((left[..., 1:], np.zeros_like(left[..., :1])), axis=-1)
-    power = c[..., None] + 1
+    power = 2.0 if np.all(c == 1) else c[..., None] + 1  # a plain square is ten times as fast
     start_power, end_power = left**power, ends**power
     lower = (start_power - end_power) / (power * falls)
     upper = (start_power * left - end_power * ends) / ((power + 1) * falls**2)
@@ -326,7 +326,10 @@ class _Law:
 
 def numbers(name: str, value: ArrayLike, zero: bool = False) -> Array:
     """Positive numbers (or 0, where `zero`) as an array of floats; infinity is one, NaN is not. Raises CostModelError."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of several lengths
+        array = np.asarray(None)
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8 or array.size == 0:
         raise CostModelError(f"{name} got {shown(value)}; give a number or an array of numbers")
     wrong = ~((array >= 0) if zero else (array > 0))
