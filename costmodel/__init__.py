@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from costmodel.generation import Diffusion, Recursion
     from costmodel.hardware import Accelerator
     from costmodel.layers import LayerGroup
+    from costmodel.lengths import Lengths
     from costmodel.memory import Capacity, capacity
     from costmodel.parallelism import Parallel
     from costmodel.reporting import report
@@ -82,6 +83,7 @@ _HOME = {
     "generation": ("Diffusion", "Recursion"),
     "hardware": ("Accelerator",),
     "layers": ("LayerGroup",),
+    "lengths": ("Lengths",),
     "memory": ("Capacity", "capacity"),
     "reporting": ("report",),
     "estimating": ("Estimate", "estimate", "time_pass"),
@@ -115,6 +117,7 @@ __all__ = [
     "Formula",
     "GatedDeltaNet",
     "LayerGroup",
+    "Lengths",
     "LightningAttention",
     "Mamba",
     "Mamba2",
