@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TokenMixing,
     )
     from costmodel.bounds import Bound, bound, freed_tokens, pass_bound, prefill_per_decode
+    from costmodel.candidates import Limits
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
@@ -45,11 +46,14 @@ if TYPE_CHECKING:
     from costmodel.lengths import Lengths
     from costmodel.memory import Capacity, capacity
     from costmodel.parallelism import Parallel
+    from costmodel.planning import Plan, plan
     from costmodel.reporting import report
+    from costmodel.serving import Service, Speculation, Traffic, serve
+    from costmodel.sweeping import SweepResult, sweep
     from costmodel.towers import Projector, VisionTower
+    from costmodel.training import Training, TrainingMemory, train
     from costmodel.workload import Precision
 
-    from costmodel.training import Training, TrainingMemory, train
 _HOME = {
     "architecture": ("Architecture", "MultiTokenPrediction", "Reference"),
     "blocks": (
@@ -72,9 +76,9 @@ _HOME = {
         "ShortConv",
         "TokenMixing",
     ),
+    "bounds": ("Bound", "bound", "freed_tokens", "pass_bound", "prefill_per_decode"),
     "calibration.own": ("calibrate",),
     "catalog": ("accelerator", "accelerators", "load", "presets"),
-    "bounds": ("Bound", "bound", "freed_tokens", "pass_bound", "prefill_per_decode"),
     "comparison": ("compare", "diff"),
     "crossings": ("crossover", "largest"),
     "errors": ("CostModelError", "UnsupportedArchitecture"),
@@ -86,14 +90,18 @@ _HOME = {
     "lengths": ("Lengths",),
     "memory": ("Capacity", "capacity"),
     "reporting": ("report",),
+    "sweeping": ("SweepResult", "sweep"),
     "estimating": ("Estimate", "estimate", "time_pass"),
     "footprint": ("DeviceMemory", "device_memory"),
+    "candidates": ("Limits",),
     "parallelism": ("Parallel",),
+    "planning": ("Plan", "plan"),
+    "serving": ("Service", "Speculation", "Traffic", "serve"),
+    "training": ("Training", "TrainingMemory", "train"),
     "towers": ("Projector", "VisionTower"),
     "validation": ("Validation", "validate"),
     "workload": ("Precision",),
 }
-    "training": ("Training", "TrainingMemory", "train"),
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"
@@ -108,17 +116,18 @@ __all__ = [
     "RWKV7",
     "Accelerator",
     "Architecture",
+    "Bound",
     "Capacity",
     "CostModelError",
     "DeviceMemory",
     "Diffusion",
-    "Bound",
     "Estimate",
     "Formula",
     "GatedDeltaNet",
     "LayerGroup",
     "Lengths",
     "LightningAttention",
+    "Limits",
     "Mamba",
     "Mamba2",
     "MoE",
@@ -126,45 +135,53 @@ __all__ = [
     "Norm",
     "Parallel",
     "ParallelHybrid",
+    "Plan",
     "Precision",
     "Projector",
     "RWKVChannelMix",
     "Recursion",
     "Reference",
+    "Service",
     "SharedTransformer",
     "ShortConv",
+    "Speculation",
+    "SweepResult",
     "TokenMixing",
+    "Traffic",
+    "Training",
+    "TrainingMemory",
     "UnsupportedArchitecture",
     "Validation",
     "VisionTower",
     "accelerator",
     "accelerators",
-    "Training",
-    "TrainingMemory",
+    "bound",
     "calibrate",
     "capacity",
     "compare",
     "crossover",
     "device_memory",
-    "bound",
     "diff",
     "estimate",
     "family",
+    "freed_tokens",
     "largest",
     "load",
+    "pass_bound",
+    "plan",
+    "prefill_per_decode",
     "presets",
     "report",
+    "serve",
+    "sweep",
     "time_pass",
-    "freed_tokens",
+    "train",
     "validate",
 ]  # fmt: skip
-    "pass_bound",
-    "prefill_per_decode",
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
-    "train",
         raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
     value = getattr(import_module(f"costmodel.{_MODULE_OF[name]}"), name)
     globals()[name] = value

@@ -1,0 +1,370 @@
+"""Candidates of a plan: layouts x batch of one accelerator and precision, priced by closed forms over arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from costmodel.architecture import Architecture
+from costmodel.errors import shown
+from costmodel.footprint import PASS_TOKENS, RESERVE, Demand, head_counts, most_experts
+from costmodel.hardware import Accelerator
+from costmodel.parallelism import Parallel
+from costmodel.queueing import queue
+from costmodel.serving import Engine, Layouts, Mode, Speculation, Traffic
+from costmodel.workload import Checked, View
+
+Array = NDArray[np.float64]
+Places = NDArray[np.int64]
+Objective = Literal["usd", "devices", "latency"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+BATCHES = np.unique(np.round(np.concatenate([np.arange(1, 8), 2 ** (np.arange(24, 81) / 8)])))
+"""Sequences on a rank that are looked at: every one up to 8, then eight to an octave up to 1,024."""
+LARGEST = 64
+"""Devices of the largest replica that is looked at, unless limits or layouts say otherwise."""
+LONG = 32_768
+"""Tokens of context from which context-parallel layouts are looked at."""
+MOST_REPLICAS = 1 << 20
+
+
+class Limits(Checked):
+    """What must hold: seconds to the first token for a share `level` of requests, seconds between tokens, devices, nodes, cost.
+
+    Raises CostModelError for limits that are not positive.
+
+    >>> Limits(ttft_s=2, tpot_s=0.05).level
+    0.9
+    """
+
+    ttft_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    tpot_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    level: Annotated[float, Field(ge=0.5, le=0.999, allow_inf_nan=False)] = 0.9
+    devices: Annotated[int, Field(strict=True, ge=1, le=MOST_REPLICAS)] | None = None
+    nodes: Annotated[int, Field(strict=True, ge=1, le=MOST_REPLICAS)] | None = None
+    usd_per_hour: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)] | None = None
+
+    @field_validator("ttft_s", "tpot_s", "level", "usd_per_hour", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        if isinstance(value, (bool, str)):
+            raise ValueError(f"got {shown(value)}; give a number")
+        return value
+
+    def most_devices(self, device: Accelerator) -> int:
+        """Devices that the limits allow of one accelerator."""
+        within = self.nodes * device.link_devices if self.nodes else MOST_REPLICAS
+        return min(self.devices or MOST_REPLICAS, within)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """One accelerator with one precision: its layouts, and everything that does not depend on the batch."""
+
+    engine: Engine
+    layouts: tuple[Parallel, ...]
+    usd_per_hour: float | None
+    precision: tuple[str, str]
+    """Formats of weights and cache."""
+
+    @cached_property
+    def columns(self) -> Layouts:
+        """The layouts as arrays."""
+        return Layouts.of(self.engine.model, self.layouts)
+
+    @cached_property
+    def devices(self) -> Array:
+        """Devices of a replica."""
+        return np.array([layout.devices for layout in self.layouts], dtype=np.float64)
+
+    @cached_property
+    def pieces(self) -> tuple[Array, Array]:
+        """Seconds of prompts in pieces [layouts, prompts], and pieces of each prompt."""
+        return self.engine.pieces_s(self.columns)
+
+    @cached_property
+    def prompts(self) -> Array:
+        """Seconds of whole prompts [layouts, prompts]."""
+        return self.engine.prompt_s(self.columns)
+
+    @cached_property
+    def empty_s(self) -> Array:
+        """Seconds that a step takes for its weights alone."""
+        return self.engine.step_s(self.columns, 1.0, least=True)
+
+    def used_bytes(self, places: Places, batch: Array, context: int) -> Array:
+        """Bytes of the device that holds most, for layouts at `places` and sequences on a rank."""
+        demand = Demand(
+            self.engine.model, self.engine.formats,
+            View(engine=True, speculative=self.engine.speculation.tokens if self.engine.speculation else 0), self.engine.mtp,
+            self.engine.draft,
+        )  # fmt: skip
+        total, columns = np.zeros(len(places)), self.columns[places]
+        sequences = batch * columns.groups
+        tokens = np.maximum(np.minimum(PASS_TOKENS, sequences * context), np.ceil(sequences / columns.dp))
+        letters = {"B": sequences, "S": np.full(len(places), float(context)), "T": tokens, "n_tp": columns.tp, "n_dp": columns.dp,
+                   "n_cp": columns.cp}  # fmt: skip
+        for stages in np.unique(columns.pp):
+            here = columns.pp == stages
+            rows = demand.rows(int(stages), {name: values[here] for name, values in letters.items()})
+            total[here] = np.sum(list(rows.values()), axis=0)
+        return total + np.ceil(RESERVE * self.engine.device.memory_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Candidates of one pool and mode, an entry each: layout, sequences on a rank, and what they give.
+
+    `rate` is the requests a second that a replica can take; `replicas` the fewest for the traffic, before any queue. `prefill`
+    is the layout of the pool that computes prompts, -1 where engines do both; `apart` its replicas.
+    """
+
+    pool: Pool
+    mode: Mode
+    places: Places
+    batch: Array
+    used_bytes: Array
+    step_s: Array
+    tpot_s: Array
+    rate: Array
+    service_s: Array
+    replicas: Array
+    prefill: NDArray[np.int64]
+    apart: Array
+    fits: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, places: Any) -> Candidates:
+        """Some of them."""
+        arrays = {name: value[places] for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        return replace(self, **arrays)
+
+    @property
+    def devices(self) -> Array:
+        """Devices in all."""
+        apart = self.apart * self.pool.devices[self.prefill] * (self.prefill >= 0)
+        return np.asarray(self.replicas * self.pool.devices[self.places] + apart)
+
+    @property
+    def usd_per_hour(self) -> Array:
+        """Dollars an hour in all; infinite without a price."""
+        return np.asarray(self.devices * (np.inf if self.pool.usd_per_hour is None else self.pool.usd_per_hour))
+
+    @property
+    def nodes(self) -> Array:
+        """Nodes in all: replicas that fit side by side into one share it."""
+        size = self.pool.engine.device.link_devices
+        return np.asarray(np.ceil(self.devices / size), dtype=np.float64)
+
+    @property
+    def per_device(self) -> Array:
+        """Output tokens a second for each device, all engines at full use."""
+        with np.errstate(divide="ignore"):
+            decode = self.pool.devices[self.places] / self.rate
+        if self.mode == "disaggregated":
+            columns, weights = self.pool.columns, self.pool.engine.traffic.prompts[2]
+            seconds = (self.pool.prompts @ weights / columns.groups * self.pool.devices)[self.prefill]
+            decode = decode + seconds
+        return np.asarray(self.pool.engine.traffic.output.mean / decode, dtype=np.float64)
+
+
+def possible_layouts(model: Architecture, device: Accelerator, traffic: Traffic, limits: Limits) -> Iterator[Parallel]:
+    """Layouts of one replica that heads, layers, experts and limits allow.
+
+    Tensor parallelism within a node's links; stages in powers of two; context parallelism for long contexts; data-parallel
+    attention with experts spread over all ranks, or cut over them, for mixtures of experts.
+
+    >>> from costmodel.catalog import accelerator, load
+    >>> traffic = Traffic(requests_per_s=1)
+    >>> [each.name for each in possible_layouts(load("gpt2"), accelerator("h100-sxm"), traffic, Limits(devices=2))]
+    ['TP1', 'PP2', 'TP2']
+    """
+    most = min(limits.most_devices(device), LARGEST)
+    experts = most_experts(model)
+    linked = device.link_bytes_per_s is not None
+    heads = np.gcd.reduce([*head_counts(model)] or [1 << 20])
+    widths = [tp for tp in range(1, min(device.link_devices, most) + 1) if heads % tp == 0] if linked else [1]
+    powers = [1 << power for power in range(17)]
+    for tp in widths:
+        for pp in (1, 2, 4, 8, 16) if linked else (1,):
+            for cp in (1, 2, 4, 8) if traffic.longest >= LONG and linked else (1,):
+                for dp in powers if experts and linked else (1,):
+                    ranks = tp * cp * dp
+                    if (
+                        ranks * pp > most
+                        or pp > model.depth
+                        or (ranks * pp > device.link_devices and not device.network_bytes_per_s)
+                    ):
+                        continue
+                    for ep in sorted({1, ranks} if 1 < ranks <= experts else {1}):
+                        yield Parallel(tp=tp, pp=pp, cp=cp, dp=dp, ep=ep)
+                        if dp > 1:
+                            yield Parallel(tp=tp, pp=pp, cp=cp, dp=dp, ep=ep, overlap="two_batches")
+
+
+def candidates(pool: Pool, batches: Array, modes: Sequence[Mode], limits: Limits) -> Iterator[Candidates]:
+    """All candidates of a pool: those that do not fit the memory are kept as such, untimed."""
+    traffic, engine = pool.engine.traffic, pool.engine
+    places, batch = np.repeat(np.arange(len(pool.layouts)), len(batches)), np.tile(batches, len(pool.layouts))
+    used = pool.used_bytes(places, batch, traffic.longest)
+    fits = used <= engine.device.memory_bytes
+    step = np.full(len(places), np.inf)
+    if fits.any():
+        step[fits] = engine.step_s(pool.columns[places[fits]], batch[fits])
+    fits &= ~_needless(pool, places, step)
+    for mode in modes:
+        make = _colocated if mode == "colocated" else _disaggregated
+        yield make(pool, places, batch, used, fits, step, limits)
+
+
+def _needless(pool: Pool, places: NDArray[np.int64], step: Array) -> NDArray[np.bool_]:
+    """Overlapping halves that are no faster than the same layout without."""
+    twins = {layout: place for place, layout in enumerate(pool.layouts)}
+    plain = np.array([twins.get(layout.model_copy(update={"overlap": "none"}), place) for layout, place in twins.items()])
+    size = len(step) // len(pool.layouts)
+    same = step.reshape(len(pool.layouts), size)
+    return np.asarray((plain[:, None] != np.arange(len(plain))[:, None]) & (same >= same[plain] * (1 - 1e-6))).ravel()
+
+
+def _colocated(
+    pool: Pool, places: NDArray[np.int64], batch: Array, used: Array, fits: NDArray[np.bool_], step: Array, limits: Limits
+) -> Candidates:
+    """Engines that do both: of a group's time, pieces of prompts take r S, and the rest is decode steps of its own.
+
+    With pieces c of a prompt, each of which carries a step too, 1 / TPOT = r c + (1 - r S) / t. By Little's law there are
+    f = r (output - 1) TPOT in flight, and a sequence sees itself beside them (`batching.steady_batch`): a full batch is
+    f + 1, and takes r = (f / t) / (output - 1 + f (S / t - c)).
+    """
+    engine, traffic = pool.engine, pool.engine.traffic
+    weights = traffic.prompts[2]
+    (passes, count), per_token = pool.pieces, step / engine.tokens_per_step
+    with np.errstate(invalid="ignore", divide="ignore"):
+        beside = np.maximum(per_token - (pool.empty_s / engine.tokens_per_step)[places], 0.0)
+        service = np.where(fits, passes[places] @ weights + beside * (count @ weights), np.inf)
+        others = batch - 1 if traffic.steps > 0 else batch
+        needed = traffic.steps + others * (service / per_token - count @ weights)
+        rate = np.minimum(np.where(needed > 0, others / per_token / needed, np.inf), 1 / service)
+        rate = np.where(fits, rate, 0.0)
+        busy = np.minimum(rate * service, 1.0)
+        tpot = 1 / (rate * (count @ weights) + (1 - busy) / per_token)
+        tpot = np.where(traffic.steps > 0, np.maximum(tpot, per_token), per_token)
+        rate = rate * pool.columns.groups[places]
+        replicas = np.ceil(traffic.requests_per_s / rate)
+    nothing = np.full(len(places), -1)
+    return Candidates(
+        pool, "colocated", places, batch, used, step, tpot, rate, service, replicas, nothing, np.zeros(len(places)), fits
+    )
+
+
+def _disaggregated(
+    pool: Pool, places: NDArray[np.int64], batch: Array, used: Array, fits: NDArray[np.bool_], step: Array, limits: Limits
+) -> Candidates:
+    """Pools of their own: decode engines at full batches, and the layout for prompts that takes fewest devices."""
+    engine, traffic = pool.engine, pool.engine.traffic
+    per_token = step / engine.tokens_per_step
+    with np.errstate(invalid="ignore", divide="ignore"):
+        others = batch - 1 if traffic.steps > 0 else batch
+        rate = np.where(fits, others / per_token / max(traffic.steps, 1e-9), 0.0) * pool.columns.groups[places]
+        replicas = np.maximum(np.ceil(traffic.requests_per_s / rate), 1)
+    prefill, apart = _prefill_pool(pool, limits)
+    service = (pool.prompts @ traffic.prompts[2])[prefill] if prefill >= 0 else np.inf
+    fits = fits & (prefill >= 0)
+    ones = np.ones(len(places))
+    return Candidates(
+        pool, "disaggregated", places, batch, used, step, per_token, rate, service * ones, replicas,
+        np.full(len(places), max(prefill, 0)), apart * ones, fits,
+    )  # fmt: skip
+
+
+def _prefill_pool(pool: Pool, limits: Limits) -> tuple[int, float]:
+    """The layout whose replicas keep the first token within its limit with fewest devices, and how many; -1 where none fits."""
+    traffic, engine = pool.engine.traffic, pool.engine
+    if not engine.device.network_bytes_per_s:
+        return -1, 0.0
+    every = np.arange(len(pool.layouts))
+    fit = pool.used_bytes(every, np.ones(len(every)), traffic.longest) <= engine.device.memory_bytes
+    if not fit.any():
+        return -1, 0.0
+    moved = engine.transfer_s(pool.columns)
+    limit = np.inf if limits.ttft_s is None else limits.ttft_s - moved
+    streams = pool.columns.groups
+    fewest = np.maximum(np.ceil(traffic.requests_per_s * (pool.prompts @ traffic.prompts[2]) / streams * 1.0001), 1)
+    number = enough(pool.prompts, traffic, streams, fewest, limit * np.ones(len(every)), limits.level, np.zeros(len(every)))
+    cost = np.where(fit, number * pool.devices, np.inf)
+    if not np.isfinite(cost).any():  # none keeps the limit: the fastest alone, so that the miss can be told
+        number = fewest
+        cost = np.where(fit, pool.prompts @ traffic.prompts[2], np.inf)
+    best = int(np.lexsort((pool.prompts @ traffic.prompts[2], cost))[0])
+    return best, float(number[best])
+
+
+def enough(service: Array, traffic: Traffic, streams: Array, fewest: Array, limit: Array, level: float, step: Array) -> Array:
+    """The fewest replicas whose queue keeps the first token within `limit` for a share `level`; infinite where none does.
+
+    `service` [candidates, prompts] seconds of a prompt on one of a replica's `streams`.
+    """
+    weights = traffic.prompts[2]
+    if not len(service):
+        return fewest
+    alone = service + step[:, None]
+    never = ((alone > limit[:, None]) * weights).sum(axis=1) > 1 - level
+    low, high = fewest - 1, np.where(never, fewest, fewest)
+    late = _late(service, weights, traffic.requests_per_s, high * streams, limit, step) > 1 - level
+    grow = late & ~never
+    while grow.any() and (high[grow] < MOST_REPLICAS).all():
+        low, high = np.where(grow, high, low), np.where(grow, high * 2, high)
+        late[grow] = (
+            _late(service[grow], weights, traffic.requests_per_s, (high * streams)[grow], limit[grow], step[grow]) > 1 - level
+        )
+        grow = late & ~never
+    while (open_ := ~never & (high - low > 1)).any():
+        middle = np.floor((low + high) / 2)
+        fails = np.zeros(len(low), dtype=bool)
+        fails[open_] = (
+            _late(service[open_], weights, traffic.requests_per_s, (middle * streams)[open_], limit[open_], step[open_]) > 1 - level
+        )
+        low, high = np.where(open_ & fails, middle, low), np.where(open_ & ~fails, middle, high)
+    return np.where(never, np.inf, high)
+
+
+def _late(service: Array, weights: Array, rate: float, servers: Array, limit: Array, step: Array) -> Array:
+    """The share of first tokens that come after the limit."""
+    waiting = queue(np.full(len(service), rate), service, weights, np.minimum(servers, 1e6))
+    finite = np.where(np.isfinite(limit), limit, 1e9)
+    return np.asarray(waiting.share_beyond(finite, step))
+
+
+def within(found: Candidates, limits: Limits) -> NDArray[np.bool_]:
+    """Which candidates keep every limit but the first token's."""
+    kept = found.fits & np.isfinite(found.replicas)
+    kept &= found.devices <= limits.most_devices(found.pool.engine.device)
+    if limits.tpot_s is not None:
+        kept &= found.tpot_s <= limits.tpot_s
+    if limits.usd_per_hour is not None:
+        kept &= found.usd_per_hour <= limits.usd_per_hour
+    return kept
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What a plan is asked: the model, the accelerators, the traffic, the limits, and what counts."""
+
+    model: Architecture
+    devices: tuple[Accelerator, ...]
+    traffic: Traffic
+    limits: Limits
+    objective: Objective
+    chunk: int
+    speculation: Speculation | None
+    pools: tuple[Pool, ...]
+
+    def accelerator(self, name: str) -> Accelerator:
+        """One of the accelerators asked for."""
+        return next(device for device in self.devices if device.name == name)

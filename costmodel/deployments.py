@@ -1,0 +1,310 @@
+"""Deployments: candidates that meet the limits, ranked, with their queues solved; the Pareto front; the nearest miss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from costmodel.candidates import Array, Candidates, Places, Wanted, enough, within
+from costmodel.estimating import Estimate, estimate, formats_of
+from costmodel.parallelism import Parallel
+from costmodel.queueing import queue
+from costmodel.serving import Mode, Service, serve
+
+SHOWN = 50
+"""Deployments in the table."""
+TRIED = 256
+"""Candidates whose queue is solved together."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One answer: what to rent, how to lay it out, and what it promises.
+
+    `step_s` is a decode step of a full batch (what `estimate` of the layout calls `tpot_s`, where nothing is guessed), `tpot_s`
+    the time between tokens with pauses for prompts at full batches; `usd_per_mtok_in` and `usd_per_mtok_out` what a million
+    tokens of prompts and of outputs cost, each the part of the devices' time that it takes.
+    """
+
+    model: str
+    accelerator: str
+    precision: str
+    cache_precision: str
+    mode: Mode
+    layout: Parallel
+    batch: int
+    replicas: int
+    prefill_layout: Parallel | None
+    prefill_replicas: int
+    devices: int
+    nodes: int
+    ttft_s: float
+    level: float
+    tpot_s: float
+    step_s: float
+    prefill_s: float
+    utilisation: float
+    memory_bytes: int
+    free_bytes: int
+    output_tokens_per_s_per_device: float
+    usd_per_hour: float | None
+    usd_per_mtok_in: float | None
+    usd_per_mtok_out: float | None
+    watts: float | None
+    kwh_per_mtok_out: float | None
+    binds: str
+    _asked: Any = field(repr=False, compare=False, default=None)
+
+    @property
+    def tokens_per_s_per_user(self) -> float:
+        """Tokens that a user reads a second."""
+        return 1 / self.tpot_s
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As a plain dict."""
+        return {
+            "accelerator": self.accelerator, "precision": self.precision, "cache_precision": self.cache_precision,
+            "mode": self.mode, "layout": self.layout.name, "batch": self.batch, "replicas": self.replicas,
+            "prefill_layout": self.prefill_layout.name if self.prefill_layout else None, "prefill_replicas": self.prefill_replicas,
+            "devices": self.devices, "nodes": self.nodes, "usd_per_hour": self.usd_per_hour,
+            "usd_per_mtok_in": self.usd_per_mtok_in, "usd_per_mtok_out": self.usd_per_mtok_out, "ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "step_s": self.step_s,
+            "prefill_s": self.prefill_s, "tokens_per_s_per_user": self.tokens_per_s_per_user,
+            "output_tokens_per_s_per_device": self.output_tokens_per_s_per_device, "utilisation": self.utilisation,
+            "memory_bytes": self.memory_bytes, "free_bytes": self.free_bytes, "watts": self.watts,
+            "kwh_per_mtok_out": self.kwh_per_mtok_out, "binds": self.binds,
+        }  # fmt: skip
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The estimate of its layout with full batches: every kernel's share, and the interval."""
+        asked: Wanted = self._asked
+        return estimate(
+            asked.model, asked.accelerator(self.accelerator), None, self.layout, self.batch, round(asked.traffic.prompt.mean),
+            max(round(asked.traffic.output.mean), 1), formats_of(self.precision, self.cache_precision),
+        )  # fmt: skip
+
+    @cached_property
+    def service(self) -> Service:
+        """What it promises under the traffic as it comes: quantiles of the first token, and batches as they fill."""
+        asked: Wanted = self._asked
+        return serve(
+            asked.model, asked.accelerator(self.accelerator), asked.traffic, self.layout, self.replicas, self.batch,
+            formats_of(self.precision, self.cache_precision), mode=self.mode, prefill=self.prefill_layout,
+            prefill_replicas=max(self.prefill_replicas, 1), chunk=asked.chunk, speculation=asked.speculation,
+        )  # fmt: skip
+
+
+def _keys(found: Candidates, objective: str) -> tuple[Array, Array, Array]:
+    """What candidates are ranked by, in order."""
+    money = found.usd_per_hour if found.pool.usd_per_hour is not None else found.devices
+    if objective == "latency":
+        return found.tpot_s, money, found.devices
+    return (money, found.devices, found.tpot_s) if objective == "usd" else (found.devices, money, found.tpot_s)
+
+
+def ranked(asked: Wanted, found: list[Candidates]) -> list[tuple[Candidates, int, float]]:
+    """The best candidates in order, one for each layout of each pool and mode, with the replicas that keep the first token in time.
+
+    A candidate's fewest replicas bound its price from below: the queue is solved in the order of the bounds, until none of the
+    rest can be better than what is found.
+    """
+    limits, places = asked.limits, []
+    for number, candidates in enumerate(found):
+        kept = np.flatnonzero(within(candidates, limits))
+        keys = [key[kept] for key in _keys(candidates, asked.objective)]
+        places.append(np.column_stack([*keys, np.full(len(kept), number), kept]) if len(kept) else np.zeros((0, 5)))
+    queueing = np.concatenate(places) if places else np.zeros((0, 5))
+    queueing = queueing[np.lexsort(queueing[:, 2::-1].T)] if len(queueing) else queueing
+    best: dict[tuple[int, int], tuple[tuple[float, ...], Candidates, int, float]] = {}
+    for start in range(0, len(queueing), TRIED):
+        block = queueing[start : start + TRIED]
+        worst = sorted(entry[0] for entry in best.values())
+        if len(worst) >= SHOWN and worst[SHOWN - 1] < tuple(block[0, :3]):
+            break
+        if start >= 16 * TRIED and best:
+            break
+        for number in np.unique(block[:, 3]).astype(int):
+            _solve(asked, found[number], number, block[block[:, 3] == number][:, 4].astype(int), best)
+    return [(candidates, place, replicas) for _, candidates, place, replicas in sorted(best.values(), key=lambda entry: entry[0])][
+        :SHOWN
+    ]
+
+
+def _solve(asked: Wanted, found: Candidates, number: int, places: Places, best: dict[Any, Any]) -> None:
+    """Solves the queues of some candidates, and keeps the best of each layout."""
+    limits, replicas = asked.limits, found.replicas[places]
+    if limits.ttft_s is not None and found.mode == "colocated":
+        streams, service, step = _queues(found, places)
+        replicas = enough(service, asked.traffic, streams, replicas, np.full(len(places), limits.ttft_s), limits.level, step)
+    solved = replace(found.take(places), replicas=replicas)
+    kept = within(solved, limits)
+    if limits.ttft_s is not None and found.mode == "disaggregated":
+        kept &= _first_token(asked, found, int(places[0]), 1.0)[0] <= limits.ttft_s
+    keys = np.column_stack(_keys(solved, asked.objective))
+    for row in np.flatnonzero(kept):
+        key, entry = (number, int(found.places[places[row]])), tuple(keys[row])
+        if key not in best or entry < best[key][0]:
+            best[key] = (entry, found, int(places[row]), float(replicas[row]))
+
+
+def _queues(found: Candidates, places: Places) -> tuple[Array, Array, Array]:
+    """Streams of a replica, seconds of each prompt on one [candidates, prompts], and of a running step, of colocated engines."""
+    pool, engine = found.pool, found.pool.engine
+    passes, count = pool.pieces
+    layouts = found.places[places]
+    per_token = found.step_s[places] / engine.tokens_per_step
+    beside = np.maximum(per_token - pool.empty_s[layouts] / engine.tokens_per_step, 0.0)
+    return pool.columns.groups[layouts], passes[layouts] + beside[:, None] * count, found.step_s[places]
+
+
+def _first_token(asked: Wanted, found: Candidates, place: int, replicas: float) -> tuple[float, float]:
+    """Seconds to the first token at the limits' level, and the use of what computes prompts."""
+    traffic, level, weights = asked.traffic, asked.limits.level, asked.traffic.prompts[2]
+    if found.mode == "disaggregated":
+        row = found.prefill[place]
+        waiting = queue(
+            traffic.requests_per_s, found.pool.prompts[row], weights, found.apart[place] * found.pool.columns.groups[row]
+        )
+        moved = float(found.pool.engine.transfer_s(found.pool.columns)[found.places[place]])
+        return float(waiting.response_s(level)) + moved, float(waiting.utilisation)
+    streams, service, step = _queues(found, np.array([place]))
+    waiting = queue(traffic.requests_per_s, service[0], weights, replicas * streams[0])
+    return float(waiting.response_s(level, float(step[0]))), float(waiting.utilisation)
+
+
+def deployment(asked: Wanted, found: Candidates, place: int, replicas: float) -> Deployment:
+    """A candidate with so many replicas, in full."""
+    pool, engine, traffic = found.pool, found.pool.engine, asked.traffic
+    layout, device = pool.layouts[found.places[place]], engine.device
+    one = replace(found.take(np.array([place])), replicas=np.array([replicas]))
+    ttft, utilisation = _first_token(asked, found, place, replicas)
+    devices, usd = int(one.devices[0]), float(one.usd_per_hour[0]) if pool.usd_per_hour is not None else None
+    apart = pool.layouts[found.prefill[place]] if found.prefill[place] >= 0 and found.mode == "disaggregated" else None
+    part = _prompt_part(found, place, one)
+    inputs, outputs = (
+        traffic.requests_per_s * traffic.prompt.mean * 3600 / 1e6,
+        traffic.requests_per_s * traffic.output.mean * 3600 / 1e6,
+    )
+    watts = None if device.power_w is None else float(devices * device.power_w)
+    used = int(found.used_bytes[place])
+    weights = traffic.prompts[2]
+    prefill_s = float((pool.prompts[found.prefill[place]] if apart else pool.pieces[0][found.places[place]]) @ weights)
+    return Deployment(
+        model=asked.model.name, accelerator=device.name, precision=pool.precision[0], cache_precision=pool.precision[1],
+        mode=found.mode, layout=layout, batch=int(found.batch[place] * layout.dp * layout.pp), replicas=int(replicas),
+        prefill_layout=apart, prefill_replicas=int(found.apart[place]) if apart else 0, devices=devices, nodes=int(one.nodes[0]),
+        ttft_s=ttft, level=asked.limits.level, tpot_s=float(found.tpot_s[place]), step_s=float(found.step_s[place]),
+        prefill_s=prefill_s, utilisation=utilisation, memory_bytes=used, free_bytes=device.memory_bytes - used,
+        output_tokens_per_s_per_device=float(one.per_device[0]), usd_per_hour=usd,
+        usd_per_mtok_in=None if usd is None else usd * part / inputs,
+        usd_per_mtok_out=None if usd is None else usd * (1 - part) / outputs, watts=watts,
+        kwh_per_mtok_out=None if watts is None else watts * (1 - part) / 1000 / outputs,
+        binds=_binds(asked, found, place, replicas), _asked=asked,
+    )  # fmt: skip
+
+
+def _prompt_part(found: Candidates, place: int, one: Candidates) -> float:
+    """The part of the devices' time that prompts take: a pool's own, or what colocated engines spend on them when full."""
+    if found.mode == "disaggregated":
+        return float(one.apart[0] * found.pool.devices[found.prefill[place]] / one.devices[0])
+    return float(min(found.rate[place] / found.pool.columns.groups[found.places[place]] * found.service_s[place], 1.0))
+
+
+def _binds(asked: Wanted, found: Candidates, place: int, replicas: float) -> str:
+    """What keeps a deployment from being cheaper: the next larger batch's reason, or the first token's queue."""
+    if found.mode == "colocated" and replicas > found.replicas[place]:
+        return "first token"
+    same = np.flatnonzero((found.places == found.places[place]) & (found.batch > found.batch[place]))
+    if not len(same):
+        return "largest batch"
+    bigger = same[np.argmin(found.batch[same])]
+    if not found.fits[bigger]:
+        return "memory"
+    if asked.limits.tpot_s is not None and found.tpot_s[bigger] > asked.limits.tpot_s:
+        return "time per token"
+    return "traffic" if found.replicas[bigger] == found.replicas[place] else "first token"
+
+
+def front(asked: Wanted, found: list[Candidates]) -> Iterator[dict[str, Any]]:
+    """Candidates that none beats in tokens a second for a user and for a device, fastest for the user first."""
+    columns = []
+    for number, candidates in enumerate(found):
+        fits = np.flatnonzero(candidates.fits & (candidates.rate > 0))
+        if len(fits):
+            some = candidates.take(fits)
+            columns.append(np.column_stack([1 / some.tpot_s, some.per_device, np.full(len(fits), number), fits]))
+    if not columns:
+        return
+    every = np.concatenate(columns)
+    every = every[np.lexsort((-every[:, 1], -every[:, 0]))]
+    best = np.maximum.accumulate(every[:, 1])
+    first = np.concatenate([[True], every[1:, 1] > best[:-1]])
+    for user, each, number, place in every[first]:
+        candidates, row = found[int(number)], int(place)
+        layout = candidates.pool.layouts[candidates.places[row]]
+        yield {
+            "accelerator": candidates.pool.engine.device.name, "precision": candidates.pool.precision[0],
+            "cache_precision": candidates.pool.precision[1], "mode": candidates.mode, "layout": layout.name,
+            "batch": int(candidates.batch[row] * layout.dp * layout.pp), "tokens_per_s_per_user": float(user),
+            "output_tokens_per_s_per_device": float(each), "tpot_s": float(candidates.tpot_s[row]),
+            "within_limits": bool(within(candidates.take(np.array([row])), asked.limits)[0]),
+        }  # fmt: skip
+
+
+def nearest(asked: Wanted, found: list[Candidates]) -> tuple[Deployment | None, tuple[str, ...]]:
+    """The candidate that misses the limits by the smallest factor, and each limit that it misses."""
+    limits, best = asked.limits, None
+    for candidates in found:
+        off = _misses(asked, candidates)
+        factor = np.max([values for _, values, _ in off], axis=0)
+        for place in np.argsort(factor, kind="stable")[:TRIED]:
+            if not np.isfinite(factor[place]):
+                break
+            ttft, _ = _first_token(asked, candidates, int(place), candidates.replicas[place])
+            total = max(float(factor[place]), ttft / limits.ttft_s if limits.ttft_s else 0.0)
+            if np.isfinite(total) and (best is None or total < best[0]):
+                best = (total, candidates, int(place), ttft)
+    if best is None:
+        return None, _no_room(asked, found)
+    _, candidates, place, ttft = best
+    told = [text(place) for _, values, text in _misses(asked, candidates) if values[place] > 1]
+    if limits.ttft_s and ttft > limits.ttft_s:
+        told.append(f"ttft_s is {ttft:.3g} s, not {limits.ttft_s:g} s")
+    return deployment(asked, candidates, place, float(candidates.replicas[place])), tuple(told)
+
+
+def _misses(asked: Wanted, found: Candidates) -> list[tuple[str, Array, Any]]:
+    """Each limit: by what factor candidates miss it, and the words for it."""
+    limits, most = asked.limits, asked.limits.most_devices(found.pool.engine.device)
+    ok = found.fits & np.isfinite(found.replicas)
+    devices, usd, memory = found.devices, found.usd_per_hour, found.used_bytes / found.pool.engine.device.memory_bytes
+    told: list[tuple[str, Array, Any]] = [
+        ("memory", np.where(ok, memory, np.inf), lambda place: f"memory is {memory[place]:.3g} times what a device has"),
+        ("devices", np.where(ok, devices / most, np.inf), lambda place: f"it takes {devices[place]:.0f} devices, not {most:,}"),
+    ]
+    if limits.tpot_s is not None:
+        told.append(("tpot_s", np.where(ok, found.tpot_s / limits.tpot_s, np.inf),
+                     lambda place: f"tpot_s is {found.tpot_s[place]:.3g} s, not {limits.tpot_s:g} s"))  # fmt: skip
+    if limits.usd_per_hour is not None:
+        told.append(("usd_per_hour", np.where(ok, usd / limits.usd_per_hour, np.inf),
+                     lambda place: f"it costs {usd[place]:.4g} dollars an hour, not {limits.usd_per_hour:g}"))  # fmt: skip
+    return told
+
+
+def _no_room(asked: Wanted, found: list[Candidates]) -> tuple[str, ...]:
+    """Why no layout holds even the model: the least that a device would have to hold."""
+    if not found:
+        return ("no layout has room: allow more devices, or another accelerator",)
+    least = min(found, key=lambda each: float((each.used_bytes / each.pool.engine.device.memory_bytes).min()))
+    share = least.used_bytes / least.pool.engine.device.memory_bytes
+    place = int(share.argmin())
+    layout = least.pool.layouts[least.places[place]]
+    return (
+        f"memory: {layout.name} on {least.pool.engine.device.name} in {least.pool.precision[0]} comes nearest, and asks for "
+        f"{share[place]:.2f} times what a device has; allow more devices or nodes, coarser formats, or shorter contexts",
+    )
