@@ -113,7 +113,7 @@ class Pool:
             here = columns.pp == stages
             rows = demand.rows(int(stages), {name: values[here] for name, values in letters.items()})
             total[here] = np.sum(list(rows.values()), axis=0)
-        return total + np.ceil(RESERVE * self.engine.device.memory_bytes)
+        return np.asarray(total + np.ceil(RESERVE * self.engine.device.memory_bytes))
 
 
 @dataclass(frozen=True, eq=False)

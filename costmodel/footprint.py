@@ -19,12 +19,12 @@ from costmodel.architecture import Architecture
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
 from costmodel.cost import ONE, TWO, ZERO, lower
 from costmodel.errors import CostModelError, shown
-from costmodel.evaluate import evaluate_arrays
+from costmodel.evaluate import walk_floats
 from costmodel.formula import MAX_INPUT, Formula, Term
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel, kept_share, one_pass, stage_layers, weight_share
 from costmodel.quantities import Row
-from costmodel.symbols import B, S, T, n_cp, n_dp, n_tp
+from costmodel.symbols import LETTERS, B, S, T, n_cp, n_dp, n_tp
 from costmodel.units import whole
 from costmodel.workload import Options, Phase, Precision, View, ceil_div
 
@@ -240,15 +240,13 @@ class Demand:
         return {name: np.choose(fullest, [rows[name] for rows in each]) for name in each[0]}
 
     def _stage(self, stages: int, stage: int, letters: dict[str, Array]) -> dict[str, Array]:
+        known: dict[Any, Any] = {LETTERS[name].symbol: values for name, values in letters.items()}
         size = next(iter(letters.values())).shape
-        rows = {}
-        for label, held in self._held(stages, stage):
-            for name in NAMES:
-                expr = _expression(held, name)
-                values = {symbol: letters[symbol.name] for symbol in expr.free_symbols}
-                found = evaluate_arrays(expr, values) if values else np.full(size, float(expr))
-                rows[f"{label}{name}"] = np.ceil(np.broadcast_to(found, size))
-        return rows
+        return {
+            f"{label}{name}": np.ceil(np.broadcast_to(walk_floats(_expression(held, name), known), size))
+            for label, held in self._held(stages, stage)
+            for name in NAMES
+        }
 
     def _held(self, stages: int, stage: int) -> list[tuple[str, Held]]:
         """The model's, and a draft model's, whose layers all stand in the last stage."""

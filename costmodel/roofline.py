@@ -684,18 +684,25 @@ def _messages(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iter
         yield from _handovers(launches, numbers, width)
 
 
-def _sent(launch: Launch, numbers: _Numbers, name: str, kernel: str, ranks: Array, size: Array, span: Array, times: int) -> Launch:
-    """A message of `size` bytes of each rank among some ranks, which span so many neighbouring devices."""
+def _sent(
+    launch: Launch, part: tuple[_Numbers, Any, Any], name: str, kernel: str, ranks: Array, size: Array, span: Array, times: int
+) -> Launch:
+    """A message of `size` bytes of each rank among some ranks, which span so many neighbouring devices.
+
+    Messages of one name and size are one kernel, whichever layer sends them.
+    """
+    numbers, index, _ = part
     device = numbers.device
     device.given("link_bytes_per_s")
-    beyond = span > device.link_devices
-    slower = np.ones(len(size))
-    if beyond.any():
-        network = float(device.given("network_bytes_per_s"))
-        slower = np.where(beyond, float(device.given("link_bytes_per_s")) / network, 1.0)
     op = replace(launch.row.op, name=name, kind="collective")
-    sizes = {"ranks": np.maximum(ranks, 2.0), "bytes": size, "slower": slower}
-    return Launch(replace(launch.row, op=op), kernel, "bf16", sizes, times, None, (ranks > 1) * 1.0)
+    key = (name, ranks.tobytes(), size.tobytes())
+    if key not in numbers._shaped:
+        beyond, slower = span > device.link_devices, np.ones(len(size))
+        if beyond.any():
+            network = float(device.given("network_bytes_per_s"))
+            slower = np.where(beyond, float(device.given("link_bytes_per_s")) / network, 1.0)
+        numbers._shaped[key] = {"ranks": np.maximum(ranks, 2.0), "bytes": size, "slower": slower}
+    return Launch(replace(launch.row, op=op), kernel, "bf16", numbers._shaped[key], times, index, (ranks > 1) * 1.0)
 
 
 def _activation(numbers: _Numbers) -> float:
@@ -704,12 +711,13 @@ def _activation(numbers: _Numbers) -> float:
 
 def _all_reduces(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
     """One for each block and layer whose last product leaves a sum in parts, and one for a token table cut into parts."""
-    points = numbers.points
+    part = numbers.part(frozenset({"batch", "tokens", "tp", "cp"}))
+    points = part[0].points
     parts = ("rows", "experts", "vocabulary")
     last = {(launch.row.group, launch.row.block): launch for launch in launches if launch.row.op.split in parts}
     size = points.rows * width * _activation(numbers)
     for launch in last.values():
-        yield _sent(launch, numbers, "all_reduce", "allreduce", points.tp, size, points.tp, launch.times)
+        yield _sent(launch, part, "all_reduce", "allreduce", points.tp, size, points.tp, launch.times)
 
 
 def _dispatches(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
@@ -718,42 +726,46 @@ def _dispatches(launches: Sequence[Launch], numbers: _Numbers, width: int) -> It
     Where experts are cut and not spread, all groups' tokens meet on every rank instead. Between nodes, what stays within one
     costs nothing beside what leaves it.
     """
-    points, size = numbers.points, _activation(numbers)
+    part = numbers.part(frozenset({"batch", "tokens", "tp", "dp", "cp", "ep", "imbalance"}))
+    points, size = part[0].points, _activation(numbers)
     first = {(launch.row.group, launch.row.block): launch for launch in reversed(launches) if launch.row.op.split == "experts"}
     ranks = points.tp * points.dp * points.cp
+    within = np.where(ranks > numbers.device.link_devices, np.minimum(points.ep, numbers.device.link_devices), 1.0)
+    spread = np.where(points.dp * points.cp > 1, ranks, 1.0)
     for launch in first.values():
-        used = numbers.value(launch.row, dict(launch.row.op.shape)["topk"])
-        own = points.rows / points.tp
-        within = np.where(ranks > numbers.device.link_devices, np.minimum(points.ep, numbers.device.link_devices), 1.0)
+        used = part[0].value(launch.row, dict(launch.row.op.shape)["topk"])
         others = points.dp * points.cp - 1
         leave = np.where(points.ep > 1, used * (1 - within / np.maximum(points.ep, 2)), others) * points.imbalance
-        spread = np.where(points.dp * points.cp > 1, ranks, 1.0)
         for name, each in (("dispatch", float(dispatch_bytes(numbers.formats))), ("combine", size)):
-            yield _sent(launch, numbers, name, "sent", spread, own * leave * width * each, ranks, launch.times)
+            moved = points.rows / points.tp * leave * width * each
+            yield _sent(launch, part, name, "sent", spread, moved, ranks, launch.times)
 
 
 def _rings(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
     """Keys and values of a prompt pass by every context-parallel rank; of a single token, partial outputs are added up."""
-    points = numbers.points
+    single = numbers.points.single
+    part = numbers.part(frozenset({"batch", "tokens", "tp", "cp", *(() if single else ("context",))}))
+    points = part[0].points
     for launch in launches:
         kept = [item for item in launch.row.op.cost.kept if item.per_token]
         if launch.row.op.kind != "attend" or not kept:
             continue
-        if points.single:
+        if single:
             size, kernel = points.batch * width * _activation(numbers), "allreduce"
         else:
-            each = sum(numbers.value(launch.row, item.unit_bytes(numbers.formats, item.heads)) for item in kept)
+            each = sum(part[0].value(launch.row, item.unit_bytes(numbers.formats, item.heads)) for item in kept)
             size, kernel = points.batch * points.context * each * (points.cp - 1) / points.cp / points.tp, "sent"
-        name = "merge" if points.single else "ring"
-        yield _sent(launch, numbers, name, kernel, points.cp, size, points.tp * points.cp, launch.times)
+        name = "merge" if single else "ring"
+        yield _sent(launch, part, name, kernel, points.cp, size, points.tp * points.cp, launch.times)
 
 
 def _handovers(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
     """Activations from each stage to the next, one rank's to one rank."""
-    points = numbers.points
+    part = numbers.part(frozenset({"batch", "tokens", "tp", "dp", "cp", "pp"}))
+    points = part[0].points
     size = points.rows * width * _activation(numbers) / points.tp
     ranks = points.tp * points.dp * points.cp
-    stages = _sent(launches[-1], numbers, "hand_over", "sent", points.pp, size, ranks * points.pp, 1)
+    stages = _sent(launches[-1], part, "hand_over", "sent", points.pp, size, ranks * points.pp, 1)
     yield replace(stages, share=np.maximum(points.pp - 1, 0))
 
 

@@ -68,7 +68,9 @@ class Smooth:
     _weights: Any = None
 
     def _kernel(self, at: Array) -> Array:
-        return np.exp(-((at[:, None] - self.points[None]) ** 2).sum(axis=-1) / (2 * self.length**2))  # type: ignore[no-any-return]
+        ours, theirs = (at**2).sum(axis=1), (self.points**2).sum(axis=1)
+        squares = np.maximum(ours[:, None] + theirs - 2 * at @ self.points.T, 0.0)
+        return np.asarray(np.exp(squares / (-2 * self.length**2)))
 
     @property
     def likelihood(self) -> float:
