@@ -20,7 +20,7 @@ from costmodel.errors import CostModelError, shown
 from costmodel.footprint import DeviceMemory, check_layout, device_memory, tensor_parallel
 from costmodel.frames import frame
 from costmodel.hardware import Accelerator
-from costmodel.parallelism import Parallel
+from costmodel.parallelism import Parallel, stage_layers
 from costmodel.roofline import MINOR, Clock, Host, PassTime, Points, clock, shipped_or
 from costmodel.units import whole
 from costmodel.workload import Precision
@@ -218,7 +218,7 @@ def sweep_batches(
 def prefill_pass(timer: Clock, layout: Parallel, batch: int, tokens: int, prefix: int = 0) -> PassTime:
     """The prompts of `batch` sequences in one pass, `tokens` new ones each after a `prefix`, through all stages."""
     points = Points.of(layout, -(-batch // layout.dp), tokens, prefix + tokens)
-    return timer.detail(points, layout.overlap, pipelined(layout))
+    return timer.detail(points, layout.overlap, pipelined(layout) * stage_balance(timer.model, layout.pp))
 
 
 def pipelined(layout: Parallel) -> float:
@@ -232,7 +232,18 @@ def pipelined(layout: Parallel) -> float:
 
 def decode_pass(timer: Clock, layout: Parallel, batch: int, first: int, last: int) -> PassTime:
     """The mean decode step at contexts `first` to `last`; each stage of a pipeline works on a part of the batch of its own."""
-    return timer.detail(Points.of(layout, rank_batch(layout, batch), 1, last).over(*stops(first, last)), layout.overlap)
+    points = Points.of(layout, rank_batch(layout, batch), 1, last).over(*stops(first, last))
+    return timer.detail(points, layout.overlap, stage_balance(timer.model, layout.pp))
+
+
+def stage_balance(model: Architecture, stages: int) -> float:
+    """What a pipeline takes over one of equal stages: every stage waits for the one with the most layers (by their number).
+
+    >>> import costmodel as cm
+    >>> stage_balance(cm.load("deepseek-v3"), 4) == 4 * 16 / 61
+    True
+    """
+    return stages * max(sum(layers.values()) for layers in stage_layers(model.layer_order, stages)) / model.depth
 
 
 def rank_batch(layout: Parallel, batch: Any) -> Any:
@@ -254,21 +265,39 @@ def stops(first: int, last: int) -> tuple[Array, Array]:
     low = max(int(np.searchsorted(STOPS, first, side="right")) - 1, 0)
     high = min(int(np.searchsorted(STOPS, last, side="left")), len(STOPS) - 1)
     contexts = STOPS[low : max(high, low) + 1]
-    weights = (_below(contexts, last) - _below(contexts, first - 1)) / (last - first + 1)
-    return contexts, weights
+    return contexts, weights_of_stops(contexts, np.array([float(first)]), np.array([float(last)]))[0]
 
 
-def _below(contexts: Array, last: float) -> Array:
+def weights_of_stops(contexts: Array, first: Array, last: Array) -> Array:
+    """What each of some stops counts in the mean over all contexts from `first` to `last` [n]: weights [n, stops].
+
+    >>> weights_of_stops(np.array([8.0, 16.0]), np.array([10.0]), np.array([14.0])).tolist()
+    [[0.5, 0.5]]
+    """
+    total = sums_of_stops(contexts, last) - sums_of_stops(contexts, first - 1)
+    return np.asarray(total / (last - first + 1)[:, None])
+
+
+def sums_of_stops(contexts: Array, last: Array) -> Array:
     """Sums of each stop's hat function over whole contexts after the first stop and up to `last` (negative before it)."""
     if len(contexts) == 1:
-        return np.array([float(last)])
-    gaps = np.diff(contexts)
-    inside = np.clip(last - contexts[:-1], np.where(np.arange(len(gaps)) == 0, -1.0, 0.0), gaps)
+        return last[:, None]
+    gaps, least = np.diff(contexts), np.zeros(len(contexts) - 1)
+    least[0] = -1.0
+    inside = np.clip(last[:, None] - contexts[:-1], least, gaps)
     rising = inside * (inside + 1) / 2 / gaps
-    sums = np.zeros(len(contexts))
-    sums[1:] += rising
-    sums[:-1] += inside - rising
+    sums = np.zeros((len(last), len(contexts)))
+    sums[:, 1:] += rising
+    sums[:, :-1] += inside - rising
     return sums
+
+
+def check_works(model: Architecture) -> None:
+    """Raises CostModelError for a model that does not write token after token: its passes are no prefill and no decode."""
+    if model.diffusion or model.recursion:
+        kind = "denoises whole blocks" if model.diffusion else "solves puzzles and writes no text"
+        ask = "generation_flops and time_pass" if model.diffusion else "solve_flops and time_pass"
+        raise CostModelError(f"{model.name} {kind}: it has no time per output token; ask for {ask}")
 
 
 def formats_of(precision: str, cache_precision: str) -> Precision:

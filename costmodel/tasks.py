@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import parse, preset
+from costmodel.catalog import as_accelerator, parse, preset
 from costmodel.errors import CostModelError, excerpt, shown
+from costmodel.estimating import formats_of
 from costmodel.formula import Formula
 from costmodel.grids import Kind, Piece
 from costmodel.symbols import letter_named
+from costmodel.timetables import Workloads
 from costmodel.variants import PARTS, edited, knobs
 from costmodel.workload import Options
 
@@ -126,7 +128,55 @@ def fitting(owner: type[BaseModel], field_name: str, path: str, value: Any) -> A
     return value
 
 
-QUANTITIES: dict[str, Quantity] = {name: _of_formula(name) for name in FORMULAS}
+def _of_estimate(name: str, unit: str, told: Callable[[Workloads, Mapping[str, Any]], Any], **more: Input) -> Quantity:
+    """A quantity that `estimate` tells of a workload on an accelerator."""
+
+    def block(model: Architecture, given: Mapping[str, Any]) -> Any:
+        formats = formats_of(given.get("precision", "bf16"), given.get("cache_precision", "bf16"))
+        return told(Workloads.of(model, as_accelerator(given["accelerator"]), formats, dict(given)), given)
+
+    return Quantity(name, unit, WORKLOADS | more, block, "the layout is impossible here, or the output is a single token")
+
+
+def _accelerator(value: Any) -> Any:
+    as_accelerator(value)
+    return value
+
+
+def _format(role: str, value: Any) -> Any:
+    formats_of(*((value, "bf16") if role == "precision" else ("bf16", value)))
+    return value
+
+
+def _price(device: str, given: Mapping[str, Any]) -> Any:
+    """Dollars an hour of a device: those given, else those listed."""
+    listed = as_accelerator(device).price
+    return given.get("usd_per_hour", listed.usd_per_hour if listed else None)
+
+
+WORKLOADS: dict[str, Input] = {
+    "accelerator": Input(varies=False, check=_accelerator),
+    "batch": Input(1), "prompt": Input(4096), "output": Input(1024),
+    **{degree: Input(1) for degree in ("tp", "dp", "cp", "pp", "ep")},
+    "precision": Input("bf16", varies=False, check=partial(_format, "precision")),
+    "cache_precision": Input("bf16", varies=False, check=partial(_format, "cache_precision")),
+}  # fmt: skip
+"""What an estimate is asked with."""
+QUANTITIES: dict[str, Quantity] = {
+    quantity.name: quantity
+    for quantity in (
+        *map(_of_formula, FORMULAS),
+        _of_estimate("tpot_s", "s", lambda asked, given: asked.tpot_s()),
+        _of_estimate("ttft_s", "s", lambda asked, given: asked.ttft_s()),
+        _of_estimate(
+            "output_tokens_per_s_per_device", "tokens/s", lambda asked, given: asked.output_tokens_per_s_per_device()
+        ),
+        _of_estimate(
+            "usd_per_mtok_out", "USD",
+            lambda asked, given: asked.usd_per_mtok_out(_price(given["accelerator"], given)), usd_per_hour=Input(None, whole=False),
+        ),
+    )
+}  # fmt: skip
 """Everything that can be swept, by name: add a row to add a quantity."""
 
 
