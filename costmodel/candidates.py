@@ -175,7 +175,9 @@ class Candidates:
         return np.asarray(self.pool.engine.traffic.output.mean / decode, dtype=np.float64)
 
 
-def possible_layouts(model: Architecture, device: Accelerator, traffic: Traffic, limits: Limits) -> Iterator[Parallel]:
+def possible_layouts(
+    model: Architecture, device: Accelerator, traffic: Traffic, limits: Limits, imbalance: float = 1.0
+) -> Iterator[Parallel]:
     """Layouts of one replica that heads, layers, experts and limits allow.
 
     Tensor parallelism within a node's links; stages in powers of two; context parallelism for long contexts; data-parallel
@@ -204,9 +206,10 @@ def possible_layouts(model: Architecture, device: Accelerator, traffic: Traffic,
                     ):
                         continue
                     for ep in sorted({1, ranks} if 1 < ranks <= experts else {1}):
-                        yield Parallel(tp=tp, pp=pp, cp=cp, dp=dp, ep=ep)
+                        plain = Parallel(tp=tp, pp=pp, cp=cp, dp=dp, ep=ep, imbalance=imbalance if ep > 1 else 1.0)
+                        yield plain
                         if dp > 1:
-                            yield Parallel(tp=tp, pp=pp, cp=cp, dp=dp, ep=ep, overlap="two_batches")
+                            yield plain.model_copy(update={"overlap": "two_batches"})
 
 
 def candidates(pool: Pool, batches: Array, modes: Sequence[Mode], limits: Limits) -> Iterator[Candidates]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,8 @@ from costmodel.parallelism import Parallel
 from costmodel.queueing import queue
 from costmodel.serving import Mode, Service, serve
 
+Ranked = tuple[Candidates, int, float]
+"""Candidates, the place of one of them, and the replicas that it takes."""
 SHOWN = 50
 """Deployments in the table."""
 TRIED = 256
@@ -70,9 +72,10 @@ class Deployment:
         return {
             "accelerator": self.accelerator, "precision": self.precision, "cache_precision": self.cache_precision,
             "mode": self.mode, "layout": self.layout.name, "batch": self.batch, "replicas": self.replicas,
-            "prefill_layout": self.prefill_layout.name if self.prefill_layout else None, "prefill_replicas": self.prefill_replicas,
-            "devices": self.devices, "nodes": self.nodes, "usd_per_hour": self.usd_per_hour,
-            "usd_per_mtok_in": self.usd_per_mtok_in, "usd_per_mtok_out": self.usd_per_mtok_out, "ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "step_s": self.step_s,
+            "prefill_layout": self.prefill_layout.name if self.prefill_layout else None,
+            "prefill_replicas": self.prefill_replicas, "devices": self.devices, "nodes": self.nodes,
+            "usd_per_hour": self.usd_per_hour, "usd_per_mtok_in": self.usd_per_mtok_in,
+            "usd_per_mtok_out": self.usd_per_mtok_out, "ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "step_s": self.step_s,
             "prefill_s": self.prefill_s, "tokens_per_s_per_user": self.tokens_per_s_per_user,
             "output_tokens_per_s_per_device": self.output_tokens_per_s_per_device, "utilisation": self.utilisation,
             "memory_bytes": self.memory_bytes, "free_bytes": self.free_bytes, "watts": self.watts,
@@ -107,7 +110,7 @@ def _keys(found: Candidates, objective: str) -> tuple[Array, Array, Array]:
     return (money, found.devices, found.tpot_s) if objective == "usd" else (found.devices, money, found.tpot_s)
 
 
-def ranked(asked: Wanted, found: list[Candidates]) -> list[tuple[Candidates, int, float]]:
+def ranked(asked: Wanted, found: Sequence[Candidates]) -> list[Ranked]:
     """The best candidates in order, one for each layout of each pool and mode, with the replicas that keep the first token in time.
 
     A candidate's fewest replicas bound its price from below: the queue is solved in the order of the bounds, until none of the
@@ -230,7 +233,7 @@ def _binds(asked: Wanted, found: Candidates, place: int, replicas: float) -> str
     return "traffic" if found.replicas[bigger] == found.replicas[place] else "first token"
 
 
-def front(asked: Wanted, found: list[Candidates]) -> Iterator[dict[str, Any]]:
+def front(asked: Wanted, found: Sequence[Candidates]) -> Iterator[dict[str, Any]]:
     """Candidates that none beats in tokens a second for a user and for a device, fastest for the user first."""
     columns = []
     for number, candidates in enumerate(found):
@@ -256,7 +259,7 @@ def front(asked: Wanted, found: list[Candidates]) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def nearest(asked: Wanted, found: list[Candidates]) -> tuple[Deployment | None, tuple[str, ...]]:
+def nearest(asked: Wanted, found: Sequence[Candidates]) -> tuple[Deployment | None, tuple[str, ...]]:
     """The candidate that misses the limits by the smallest factor, and each limit that it misses."""
     limits, best = asked.limits, None
     for candidates in found:
@@ -296,7 +299,7 @@ def _misses(asked: Wanted, found: Candidates) -> list[tuple[str, Array, Any]]:
     return told
 
 
-def _no_room(asked: Wanted, found: list[Candidates]) -> tuple[str, ...]:
+def _no_room(asked: Wanted, found: Sequence[Candidates]) -> tuple[str, ...]:
     """Why no layout holds even the model: the least that a device would have to hold."""
     if not found:
         return ("no layout has room: allow more devices, or another accelerator",)

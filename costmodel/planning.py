@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.candidates import BATCHES, OBJECTIVES, Limits, Objective, Pool, Wanted, candidates, possible_layouts
+from costmodel.candidates import BATCHES, OBJECTIVES, Candidates, Limits, Objective, Pool, Wanted, candidates, possible_layouts
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
-from costmodel.deployments import Deployment, deployment, front, nearest, ranked
+from costmodel.deployments import Deployment, Ranked, deployment, front, nearest, ranked
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.estimating import formats_of
 from costmodel.footprint import check_layout
@@ -43,16 +43,30 @@ class Plan:
     """
 
     wanted: Wanted
-    considered: int
-    deployments: tuple[Deployment, ...]
     nearest: Deployment | None
     misses: tuple[str, ...]
-    front: tuple[dict[str, Any], ...]
+    _found: tuple[Candidates, ...]
+    _ranked: tuple[Ranked, ...]
 
     @property
+    def considered(self) -> int:
+        """How many candidates were looked at."""
+        return sum(map(len, self._found))
+
+    @cached_property
     def best(self) -> Deployment | None:
         """The first of the table."""
-        return self.deployments[0] if self.deployments else None
+        return deployment(self.wanted, *self._ranked[0]) if self._ranked else None
+
+    @cached_property
+    def deployments(self) -> tuple[Deployment, ...]:
+        """The best of each accelerator, precision, mode and layout, best first."""
+        return (self.best, *(deployment(self.wanted, *each) for each in self._ranked[1:])) if self.best else ()
+
+    @cached_property
+    def front(self) -> tuple[dict[str, Any], ...]:
+        """`pareto` as plain dicts."""
+        return tuple(front(self.wanted, self._found))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -93,19 +107,21 @@ def plan(
     prices: Mapping[str, float] | None = None,
     speculation: Speculation | None = None,
     chunk: int = CHUNK,
+    imbalance: float = 1.0,
 ) -> Plan:
     """The cheapest way (or that of fewest devices, or of least latency) to serve a model under a traffic within limits.
 
     All `layouts` (those that heads, layers and experts allow, unless given) x accelerators x `batches` (sequences on a rank) x
     `precisions` (pairs of weights and cache) x `modes` are looked at. `prices` are dollars an hour of a device, by accelerator,
-    in place of the listed ones. No feasible plan is an answer: see `Plan`.
+    in place of the listed ones; `imbalance` is the load of the busiest rank of experts over the mean. No feasible plan is an
+    answer: see `Plan`.
 
     Raises CostModelError for what is unknown, impossible or contradictory, and for a price that nobody knows.
 
     >>> traffic = Traffic(requests_per_s=10, prompt=4096, output=512)
     >>> found = plan("llama-3.1-8b", ["h100-sxm", "l40s"], traffic, Limits(ttft_s=2, tpot_s=0.05))
-    >>> found.best.accelerator, found.best.devices <= 8
-    ('h100-sxm', True)
+    >>> found.best.accelerator, found.best.mode, found.best.devices <= 12
+    ('l40s', 'colocated', True)
     """
     chosen = as_architecture(model)
     given: Any = [accelerators] if isinstance(accelerators, (str, PathLike, Accelerator)) else accelerators
@@ -116,7 +132,7 @@ def plan(
     pools = [
         Pool(
             Engine(chosen, device, formats_of(*pair), traffic, speculation, chunk=whole("chunk", chunk)),
-            tuple(layouts) if layouts is not None else tuple(possible_layouts(chosen, device, traffic, limits)),
+            tuple(layouts) if layouts is not None else tuple(possible_layouts(chosen, device, traffic, limits, imbalance)),
             prices.get(device.name), pair,
         )
         for device, pair in product(devices, _pairs(precisions))
@@ -127,9 +143,9 @@ def plan(
     every = np.array([whole("batch", batch) for batch in batches], dtype=np.float64) if batches is not None else BATCHES
     wanted = Wanted(chosen, devices, traffic, limits, objective, chunk, speculation, tuple(pools))
     found = [each for pool in pools if pool.layouts for each in candidates(pool, every, modes, limits)]
-    deployments = tuple(deployment(wanted, *each) for each in ranked(wanted, found))
-    miss, misses = (None, ()) if deployments else nearest(wanted, found)
-    return Plan(wanted, sum(map(len, found)), deployments, miss, misses, tuple(front(wanted, found)))
+    best = tuple(ranked(wanted, found))
+    miss, misses = (None, ()) if best else nearest(wanted, found)
+    return Plan(wanted, miss, misses, tuple(found), best)
 
 
 def _multiplies(device: Accelerator, weights: str) -> bool:

@@ -68,7 +68,8 @@ def _sensitivity(asked: Wanted, best: Deployment) -> Iterator[dict[str, Any]]:
     pool = replace(pool, layouts=chosen)
     base = _cost(pool, asked.limits, best)
     for name, change in _assumptions(asked, pool).items():
-        costs = [_cost(*change(factor, pool), best) for factor in (0.9, 1.1)]
+        changed = [change(factor, pool) for factor in (0.9, 1.1)]
+        costs = [_cost(other, limits, best) for other, limits in changed]
         less, more = (cost / base - 1 if np.isfinite(cost) else np.inf for cost in costs)
         yield {"assumption": name, "minus_10_percent": float(less), "plus_10_percent": float(more)}
 
