@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.candidates import Array, Candidates, Places, Wanted, enough, within
+from costmodel.candidates import Array, Candidates, Places, Wanted, candidates, enough, within
 from costmodel.estimating import Estimate, estimate, formats_of
 from costmodel.parallelism import Parallel
 from costmodel.queueing import queue
@@ -21,6 +21,10 @@ SHOWN = 50
 """Deployments in the table."""
 TRIED = 256
 """Candidates whose queue is solved together."""
+MOST_TRIED = 4096
+"""Candidates whose queue is solved for a table that has its best already."""
+REFINED = 3
+"""Layouts whose batches are looked at one by one, between those of the grid."""
 
 
 @dataclass(frozen=True)
@@ -117,28 +121,38 @@ def ranked(asked: Wanted, found: Sequence[Candidates]) -> list[Ranked]:
     rest can be better than what is found.
     """
     limits, places = asked.limits, []
-    for number, candidates in enumerate(found):
-        kept = np.flatnonzero(within(candidates, limits))
-        keys = [key[kept] for key in _keys(candidates, asked.objective)]
+    for number, some in enumerate(found):
+        kept = np.flatnonzero(within(some, limits))
+        keys = [key[kept] for key in _keys(some, asked.objective)]
         places.append(np.column_stack([*keys, np.full(len(kept), number), kept]) if len(kept) else np.zeros((0, 5)))
     queueing = np.concatenate(places) if places else np.zeros((0, 5))
     queueing = queueing[np.lexsort(queueing[:, 2::-1].T)] if len(queueing) else queueing
-    best: dict[tuple[int, int], tuple[tuple[float, ...], Candidates, int, float]] = {}
+    best: dict[Any, tuple[tuple[float, ...], Candidates, int, float]] = {}
     for start in range(0, len(queueing), TRIED):
         block = queueing[start : start + TRIED]
         worst = sorted(entry[0] for entry in best.values())
         if len(worst) >= SHOWN and worst[SHOWN - 1] < tuple(block[0, :3]):
             break
-        if start >= 16 * TRIED and best:
-            break
+        if start >= MOST_TRIED and best and min(worst) <= tuple(block[0, :3]):
+            break  # the best is certain; the table would grow by what is worse
         for number in np.unique(block[:, 3]).astype(int):
-            _solve(asked, found[number], number, block[block[:, 3] == number][:, 4].astype(int), best)
-    return [(candidates, place, replicas) for _, candidates, place, replicas in sorted(best.values(), key=lambda entry: entry[0])][
-        :SHOWN
-    ]
+            _solve(asked, found[number], block[block[:, 3] == number][:, 4].astype(int), best)
+    return [(some, place, replicas) for _, some, place, replicas in sorted(best.values(), key=lambda entry: entry[0])][:SHOWN]
 
 
-def _solve(asked: Wanted, found: Candidates, number: int, places: Places, best: dict[Any, Any]) -> None:
+def refined(asked: Wanted, best: Sequence[Ranked], batches: Array) -> Iterator[Candidates]:
+    """The best layouts again, at every whole batch between the neighbours of theirs in the grid of batches."""
+    for found, place, _ in best[:REFINED]:
+        at = int(np.searchsorted(batches, found.batch[place]))
+        low, high = batches[max(at - 1, 0)], batches[min(at + 1, len(batches) - 1)]
+        layouts = [found.pool.layouts[found.places[place]]]
+        if found.mode == "disaggregated":
+            layouts.append(found.pool.layouts[found.prefill[place]])
+        pool = replace(found.pool, layouts=tuple(dict.fromkeys(layouts)))
+        yield from candidates(pool, np.arange(low, high + 1), (found.mode,), asked.limits)
+
+
+def _solve(asked: Wanted, found: Candidates, places: Places, best: dict[Any, Any]) -> None:
     """Solves the queues of some candidates, and keeps the best of each layout."""
     limits, replicas = asked.limits, found.replicas[places]
     if limits.ttft_s is not None and found.mode == "colocated":
@@ -150,7 +164,8 @@ def _solve(asked: Wanted, found: Candidates, number: int, places: Places, best: 
         kept &= _first_token(asked, found, int(places[0]), 1.0)[0] <= limits.ttft_s
     keys = np.column_stack(_keys(solved, asked.objective))
     for row in np.flatnonzero(kept):
-        key, entry = (number, int(found.places[places[row]])), tuple(keys[row])
+        layout = found.pool.layouts[found.places[places[row]]]
+        key, entry = (found.pool.engine.device.name, found.pool.precision, found.mode, layout), tuple(keys[row])
         if key not in best or entry < best[key][0]:
             best[key] = (entry, found, int(places[row]), float(replicas[row]))
 
@@ -236,11 +251,11 @@ def _binds(asked: Wanted, found: Candidates, place: int, replicas: float) -> str
 def front(asked: Wanted, found: Sequence[Candidates]) -> Iterator[dict[str, Any]]:
     """Candidates that none beats in tokens a second for a user and for a device, fastest for the user first."""
     columns = []
-    for number, candidates in enumerate(found):
-        fits = np.flatnonzero(candidates.fits & (candidates.rate > 0))
+    for number, some in enumerate(found):
+        fits = np.flatnonzero(some.fits & (some.rate > 0))
         if len(fits):
-            some = candidates.take(fits)
-            columns.append(np.column_stack([1 / some.tpot_s, some.per_device, np.full(len(fits), number), fits]))
+            fitting = some.take(fits)
+            columns.append(np.column_stack([1 / fitting.tpot_s, fitting.per_device, np.full(len(fits), number), fits]))
     if not columns:
         return
     every = np.concatenate(columns)
@@ -248,37 +263,37 @@ def front(asked: Wanted, found: Sequence[Candidates]) -> Iterator[dict[str, Any]
     best = np.maximum.accumulate(every[:, 1])
     first = np.concatenate([[True], every[1:, 1] > best[:-1]])
     for user, each, number, place in every[first]:
-        candidates, row = found[int(number)], int(place)
-        layout = candidates.pool.layouts[candidates.places[row]]
+        some, row = found[int(number)], int(place)
+        layout = some.pool.layouts[some.places[row]]
         yield {
-            "accelerator": candidates.pool.engine.device.name, "precision": candidates.pool.precision[0],
-            "cache_precision": candidates.pool.precision[1], "mode": candidates.mode, "layout": layout.name,
-            "batch": int(candidates.batch[row] * layout.dp * layout.pp), "tokens_per_s_per_user": float(user),
-            "output_tokens_per_s_per_device": float(each), "tpot_s": float(candidates.tpot_s[row]),
-            "within_limits": bool(within(candidates.take(np.array([row])), asked.limits)[0]),
+            "accelerator": some.pool.engine.device.name, "precision": some.pool.precision[0],
+            "cache_precision": some.pool.precision[1], "mode": some.mode, "layout": layout.name,
+            "batch": int(some.batch[row] * layout.dp * layout.pp), "tokens_per_s_per_user": float(user),
+            "output_tokens_per_s_per_device": float(each), "tpot_s": float(some.tpot_s[row]),
+            "within_limits": bool(within(some.take(np.array([row])), asked.limits)[0]),
         }  # fmt: skip
 
 
 def nearest(asked: Wanted, found: Sequence[Candidates]) -> tuple[Deployment | None, tuple[str, ...]]:
     """The candidate that misses the limits by the smallest factor, and each limit that it misses."""
     limits, best = asked.limits, None
-    for candidates in found:
-        off = _misses(asked, candidates)
+    for some in found:
+        off = _misses(asked, some)
         factor = np.max([values for _, values, _ in off], axis=0)
         for place in np.argsort(factor, kind="stable")[:TRIED]:
             if not np.isfinite(factor[place]):
                 break
-            ttft, _ = _first_token(asked, candidates, int(place), candidates.replicas[place])
+            ttft, _ = _first_token(asked, some, int(place), some.replicas[place])
             total = max(float(factor[place]), ttft / limits.ttft_s if limits.ttft_s else 0.0)
             if np.isfinite(total) and (best is None or total < best[0]):
-                best = (total, candidates, int(place), ttft)
+                best = (total, some, int(place), ttft)
     if best is None:
         return None, _no_room(asked, found)
-    _, candidates, place, ttft = best
-    told = [text(place) for _, values, text in _misses(asked, candidates) if values[place] > 1]
+    _, some, place, ttft = best
+    told = [text(place) for _, values, text in _misses(asked, some) if values[place] > 1]
     if limits.ttft_s and ttft > limits.ttft_s:
         told.append(f"ttft_s is {ttft:.3g} s, not {limits.ttft_s:g} s")
-    return deployment(asked, candidates, place, float(candidates.replicas[place])), tuple(told)
+    return deployment(asked, some, place, float(some.replicas[place])), tuple(told)
 
 
 def _misses(asked: Wanted, found: Candidates) -> list[tuple[str, Array, Any]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from costmodel.candidates import BATCHES, OBJECTIVES, Candidates, Limits, Objective, Pool, Wanted, candidates, possible_layouts
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
-from costmodel.deployments import Deployment, Ranked, deployment, front, nearest, ranked
+from costmodel.deployments import Deployment, Ranked, deployment, front, nearest, ranked, refined
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.estimating import formats_of
 from costmodel.footprint import check_layout
@@ -144,6 +144,9 @@ def plan(
     wanted = Wanted(chosen, devices, traffic, limits, objective, chunk, speculation, tuple(pools))
     found = [each for pool in pools if pool.layouts for each in candidates(pool, every, modes, limits)]
     best = tuple(ranked(wanted, found))
+    if batches is None and best:
+        found += refined(wanted, best, every)
+        best = tuple(ranked(wanted, found))
     miss, misses = (None, ()) if best else nearest(wanted, found)
     return Plan(wanted, miss, misses, tuple(found), best)
 
