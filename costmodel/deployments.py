@@ -23,6 +23,8 @@ TRIED = 256
 """Candidates whose queue is solved together."""
 MOST_TRIED = 4096
 """Candidates whose queue is solved for a table that has its best already."""
+NEAR = 64
+"""Candidates whose queue is solved together where nothing meets the limits."""
 REFINED = 3
 """Layouts whose batches are looked at one by one, between those of the grid."""
 
@@ -180,19 +182,24 @@ def _queues(found: Candidates, places: Places) -> tuple[Array, Array, Array]:
     return pool.columns.groups[layouts], passes[layouts] + beside[:, None] * count, found.step_s[places]
 
 
-def _first_token(asked: Wanted, found: Candidates, place: int, replicas: float) -> tuple[float, float]:
-    """Seconds to the first token at the limits' level, and the use of what computes prompts."""
-    traffic, level, weights = asked.traffic, asked.limits.level, asked.traffic.prompts[2]
+def _first_tokens(asked: Wanted, found: Candidates, places: Places, replicas: Array) -> tuple[Array, Array]:
+    """Seconds to the first token at the limits' level [candidates], and the use of what computes prompts."""
+    traffic, level, weights, rate = asked.traffic, asked.limits.level, asked.traffic.prompts[2], asked.traffic.requests_per_s
+    pool, rates = found.pool, np.full(len(places), rate)
     if found.mode == "disaggregated":
-        row = found.prefill[place]
-        waiting = queue(
-            traffic.requests_per_s, found.pool.prompts[row], weights, found.apart[place] * found.pool.columns.groups[row]
-        )
-        moved = float(found.pool.engine.transfer_s(found.pool.columns)[found.places[place]])
-        return float(waiting.response_s(level)) + moved, float(waiting.utilisation)
-    streams, service, step = _queues(found, np.array([place]))
-    waiting = queue(traffic.requests_per_s, service[0], weights, replicas * streams[0])
-    return float(waiting.response_s(level, float(step[0]))), float(waiting.utilisation)
+        rows = found.prefill[places]
+        waiting = queue(rates, pool.prompts[rows], weights, found.apart[places] * pool.columns.groups[rows])
+        moved = pool.engine.transfer_s(pool.columns)[found.places[places]]
+        return np.asarray(waiting.response_s(level)) + moved, np.asarray(waiting.utilisation)
+    streams, service, step = _queues(found, places)
+    waiting = queue(rates, service, weights, replicas * streams)
+    return np.asarray(waiting.response_s(level, step)), np.asarray(waiting.utilisation)
+
+
+def _first_token(asked: Wanted, found: Candidates, place: int, replicas: float) -> tuple[float, float]:
+    """The same of one candidate."""
+    seconds, used = _first_tokens(asked, found, np.array([place]), np.array([replicas]))
+    return float(seconds[0]), float(used[0])
 
 
 def deployment(asked: Wanted, found: Candidates, place: int, replicas: float) -> Deployment:
@@ -278,15 +285,18 @@ def nearest(asked: Wanted, found: Sequence[Candidates]) -> tuple[Deployment | No
     """The candidate that misses the limits by the smallest factor, and each limit that it misses."""
     limits, best = asked.limits, None
     for some in found:
-        off = _misses(asked, some)
-        factor = np.max([values for _, values, _ in off], axis=0)
-        for place in np.argsort(factor, kind="stable")[:TRIED]:
-            if not np.isfinite(factor[place]):
-                break
-            ttft, _ = _first_token(asked, some, int(place), some.replicas[place])
-            total = max(float(factor[place]), ttft / limits.ttft_s if limits.ttft_s else 0.0)
-            if np.isfinite(total) and (best is None or total < best[0]):
-                best = (total, some, int(place), ttft)
+        factor = np.max([values for _, values, _ in _misses(asked, some)], axis=0)
+        order = np.argsort(factor, kind="stable")
+        order = order[np.isfinite(factor[order])]
+        for start in range(0, len(order), NEAR):
+            places = order[start : start + NEAR]
+            if best is not None and factor[places[0]] >= best[0]:
+                break  # no candidate of the rest misses by less
+            ttft = _first_tokens(asked, some, places, some.replicas[places])[0] if limits.ttft_s else np.zeros(len(places))
+            total = np.maximum(factor[places], ttft / limits.ttft_s if limits.ttft_s else 0.0)
+            near = int(np.argmin(total))
+            if np.isfinite(total[near]) and (best is None or total[near] < best[0]):
+                best = (float(total[near]), some, int(places[near]), float(ttft[near]))
     if best is None:
         return None, _no_room(asked, found)
     _, some, place, ttft = best
