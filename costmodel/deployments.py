@@ -184,8 +184,8 @@ def _queues(found: Candidates, places: Places) -> tuple[Array, Array, Array]:
 
 def _first_tokens(asked: Wanted, found: Candidates, places: Places, replicas: Array) -> tuple[Array, Array]:
     """Seconds to the first token at the limits' level [candidates], and the use of what computes prompts."""
-    traffic, level, weights, rate = asked.traffic, asked.limits.level, asked.traffic.prompts[2], asked.traffic.requests_per_s
-    pool, rates = found.pool, np.full(len(places), rate)
+    level, weights, pool = asked.limits.level, asked.traffic.prompts[2], found.pool
+    rates = np.full(len(places), asked.traffic.requests_per_s)
     if found.mode == "disaggregated":
         rows = found.prefill[places]
         waiting = queue(rates, pool.prompts[rows], weights, found.apart[places] * pool.columns.groups[rows])
@@ -283,9 +283,12 @@ def front(asked: Wanted, found: Sequence[Candidates]) -> Iterator[dict[str, Any]
 
 def nearest(asked: Wanted, found: Sequence[Candidates]) -> tuple[Deployment | None, tuple[str, ...]]:
     """The candidate that misses the limits by the smallest factor, and each limit that it misses."""
-    limits, best = asked.limits, None
+    limits = asked.limits
+    best: tuple[float, Candidates, int, float] | None = None
     for some in found:
         factor = np.max([values for _, values, _ in _misses(asked, some)], axis=0)
+        if limits.ttft_s:
+            factor = np.maximum(factor, _alone(asked, some) / limits.ttft_s)
         order = np.argsort(factor, kind="stable")
         order = order[np.isfinite(factor[order])]
         for start in range(0, len(order), NEAR):
@@ -299,11 +302,21 @@ def nearest(asked: Wanted, found: Sequence[Candidates]) -> tuple[Deployment | No
                 best = (float(total[near]), some, int(places[near]), float(ttft[near]))
     if best is None:
         return None, _no_room(asked, found)
-    _, some, place, ttft = best
+    _, some, place, late = best
     told = [text(place) for _, values, text in _misses(asked, some) if values[place] > 1]
-    if limits.ttft_s and ttft > limits.ttft_s:
-        told.append(f"ttft_s is {ttft:.3g} s, not {limits.ttft_s:g} s")
+    if limits.ttft_s and late > limits.ttft_s:
+        told.append(f"ttft_s is {late:.3g} s, not {limits.ttft_s:g} s")
     return deployment(asked, some, place, float(some.replicas[place])), tuple(told)
+
+
+def _alone(asked: Wanted, found: Candidates) -> Array:
+    """Seconds to the first token at the limits' level where nobody waits: what no number of replicas can undercut."""
+    if found.mode == "disaggregated":
+        service = found.pool.prompts[found.prefill]
+    else:
+        service = _queues(found, np.arange(len(found)))[1]
+    place = min(int(np.searchsorted(np.cumsum(asked.traffic.prompts[2]), asked.limits.level - 1e-9)), service.shape[1] - 1)
+    return np.asarray(service[:, place])
 
 
 def _misses(asked: Wanted, found: Candidates) -> list[tuple[str, Array, Any]]:

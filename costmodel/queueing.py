@@ -272,7 +272,8 @@ def _quantile(share: Array, waits: Array, tail: _Tail, edges: Array, weights: Ar
     Newton's method on the logarithm, kept between bounds by halving.
     """
     law = _Law.of(waits, tail, edges, weights)
-    low, high = edges[:, 0].copy(), edges[:, -1] + tail.far(np.minimum(share / waits, 1.0))
+    with np.errstate(divide="ignore"):  # where nobody waits
+        low, high = edges[:, 0].copy(), edges[:, -1] + tail.far(np.minimum(share / waits, 1.0))
     at, open_rows = low + (high - low) / 4, np.arange(len(edges))
     for _ in range(80):
         here, part = at[open_rows], law.rows(open_rows)
