@@ -311,12 +311,13 @@ def nearest(asked: Wanted, found: Sequence[Candidates]) -> tuple[Deployment | No
 
 def _alone(asked: Wanted, found: Candidates) -> Array:
     """Seconds to the first token at the limits' level where nobody waits: what no number of replicas can undercut."""
+    level, together = asked.limits.level, np.cumsum(asked.traffic.prompts[2])
     if found.mode == "disaggregated":
-        service = found.pool.prompts[found.prefill]
+        service, step = found.pool.prompts[found.prefill], np.zeros(len(found))
     else:
-        service = _queues(found, np.arange(len(found)))[1]
-    place = min(int(np.searchsorted(np.cumsum(asked.traffic.prompts[2]), asked.limits.level - 1e-9)), service.shape[1] - 1)
-    return np.asarray(service[:, place])
+        _, service, step = _queues(found, np.arange(len(found)))
+    place = min(int(np.searchsorted(together, level - 1e-9)), service.shape[1] - 1)
+    return np.asarray(service[:, place] + (level * step if service.shape[1] == 1 else 0.0))
 
 
 def _misses(asked: Wanted, found: Candidates) -> list[tuple[str, Array, Any]]:
