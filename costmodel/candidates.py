@@ -17,7 +17,7 @@ from costmodel.footprint import PASS_TOKENS, RESERVE, Demand, head_counts, most_
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel
 from costmodel.queueing import queue
-from costmodel.serving import Engine, Layouts, Mode, Speculation, Traffic
+from costmodel.serving import Engine, Layouts, Mode, Speculation, Traffic, with_room
 from costmodel.workload import Checked, View
 
 Array = NDArray[np.float64]
@@ -31,6 +31,8 @@ LARGEST = 64
 LONG = 32_768
 """Tokens of context from which context-parallel layouts are looked at."""
 MOST_REPLICAS = 1 << 20
+MOST_SERVERS = 4096
+"""Servers of a queue that is solved: more are waited for even less."""
 
 
 class Limits(Checked):
@@ -83,6 +85,12 @@ class Pool:
         return np.array([layout.devices for layout in self.layouts], dtype=np.float64)
 
     @cached_property
+    def node_shares(self) -> Array:
+        """The part of a node that a replica takes, with what nothing fits beside it; whole nodes for a larger one."""
+        size = self.engine.device.link_devices
+        return np.where(self.devices <= size, 1 / np.maximum(size // self.devices, 1), np.ceil(self.devices / size))
+
+    @cached_property
     def pieces(self) -> tuple[Array, Array]:
         """Seconds of prompts in pieces [layouts, prompts], and pieces of each prompt."""
         return self.engine.pieces_s(self.columns)
@@ -95,7 +103,7 @@ class Pool:
     @cached_property
     def empty_s(self) -> Array:
         """Seconds that a step takes for its weights alone."""
-        return self.engine.step_s(self.columns, 1.0, least=True)
+        return self.engine.weights_s(self.columns)
 
     def used_bytes(self, places: Places, batch: Array, context: int) -> Array:
         """Bytes of the device that holds most, for layouts at `places` and sequences on a rank."""
@@ -120,7 +128,8 @@ class Pool:
 class Candidates:
     """Candidates of one pool and mode, an entry each: layout, sequences on a rank, and what they give.
 
-    `rate` is the requests a second that a replica can take; `replicas` the fewest for the traffic, before any queue. `prefill`
+    `slots` are the sequences that memory has room for, `used_bytes` what a device then holds, `step_s` the seconds of a step of
+    `batch`. `rate` is the requests a second that a replica can take; `replicas` the fewest for the traffic, before any queue. `prefill`
     is the layout of the pool that computes prompts, -1 where engines do both; `apart` its replicas.
     """
 
@@ -128,6 +137,7 @@ class Candidates:
     mode: Mode
     places: Places
     batch: Array
+    slots: Array
     used_bytes: Array
     step_s: Array
     tpot_s: Array
@@ -159,9 +169,10 @@ class Candidates:
 
     @property
     def nodes(self) -> Array:
-        """Nodes in all: replicas that fit side by side into one share it."""
-        size = self.pool.engine.device.link_devices
-        return np.asarray(np.ceil(self.devices / size), dtype=np.float64)
+        """Nodes in all: replicas that fit side by side into one share it, and none lies across two without need."""
+        shares = self.replicas * self.pool.node_shares[self.places]
+        apart = self.apart * self.pool.node_shares[self.prefill] * (self.prefill >= 0)
+        return np.asarray(np.ceil((shares + apart) * (1 - 1e-12)), dtype=np.float64)
 
     @property
     def per_device(self) -> Array:
@@ -237,33 +248,54 @@ def _needless(pool: Pool, places: NDArray[np.int64], step: Array) -> NDArray[np.
 
 
 def _colocated(
-    pool: Pool, places: NDArray[np.int64], batch: Array, used: Array, fits: NDArray[np.bool_], step: Array, limits: Limits
+    pool: Pool, places: Places, batch: Array, used: Array, fits: NDArray[np.bool_], step: Array, limits: Limits
 ) -> Candidates:
     """Engines that do both: of a group's time, pieces of prompts take r S, and the rest is decode steps of its own.
 
-    With pieces c of a prompt, each of which carries a step too, 1 / TPOT = r c + (1 - r S) / t. By Little's law there are
-    f = r (output - 1) TPOT in flight, and a sequence sees itself beside them (`batching.steady_batch`): a full batch is
-    f + 1, and takes r = (f / t) / (output - 1 + f (S / t - c)).
+    With pieces c of a prompt, each of which carries a step too, the time between steps is u with 1 / u = r c + (1 - r S) / t.
+    A request of n steps has n u to go: by Little's law f = r n u are in flight, and a sequence sees itself beside them
+    (`batching.steady_batch`). A full batch is f + 1, and takes r = (f / t) / (n + f (S / t - c)).
     """
     engine, traffic = pool.engine, pool.engine.traffic
-    weights = traffic.prompts[2]
-    (passes, count), per_token = pool.pieces, step / engine.tokens_per_step
+    weights, steps = traffic.prompts[2], engine.steps
+    passes, count = pool.pieces
     with np.errstate(invalid="ignore", divide="ignore"):
-        beside = np.maximum(per_token - (pool.empty_s / engine.tokens_per_step)[places], 0.0)
+        beside = np.maximum(step - pool.empty_s[places], 0.0)
         service = np.where(fits, passes[places] @ weights + beside * (count @ weights), np.inf)
-        others = batch - 1 if traffic.steps > 0 else batch
-        needed = traffic.steps + others * (service / per_token - count @ weights)
-        rate = np.minimum(np.where(needed > 0, others / per_token / needed, np.inf), 1 / service)
+        others = batch - 1 if steps > 0 else batch
+        needed = steps + others * (service / step - count @ weights)
+        rate = np.minimum(np.where(needed > 0, others / step / needed, np.inf), 1 / service)
         rate = np.where(fits, rate, 0.0)
         busy = np.minimum(rate * service, 1.0)
-        tpot = 1 / (rate * (count @ weights) + (1 - busy) / per_token)
-        tpot = np.where(traffic.steps > 0, np.maximum(tpot, per_token), per_token)
+        between = np.maximum(1 / (rate * (count @ weights) + (1 - busy) / step), step) if steps > 0 else step
+        tpot = between / engine.tokens_per_step
         rate = rate * pool.columns.groups[places]
         replicas = np.ceil(traffic.requests_per_s / rate)
-    nothing = np.full(len(places), -1)
+    slots, used = _slots(pool, places, batch, used, step, between, replicas, limits)
+    fits, nothing = fits & (used <= engine.device.memory_bytes), np.full(len(places), -1)
     return Candidates(
-        pool, "colocated", places, batch, used, step, tpot, rate, service, replicas, nothing, np.zeros(len(places)), fits
+        pool, "colocated", places, batch, slots, used, step, tpot, rate, service, replicas, nothing, np.zeros(len(places)), fits
     )
+
+
+def _slots(
+    pool: Pool, places: Places, batch: Array, used: Array, step: Array, between: Array, replicas: Array, limits: Limits
+) -> tuple[Array, Array]:
+    """Sequences on a rank that memory must have room for, and the bytes used then: as many as decode at a time, with few exceptions.
+
+    By Little's law rate x steps x time between steps decode in the mean, in all replicas together; see `with_room`.
+    """
+    traffic, steps = pool.engine.traffic, pool.engine.steps
+    if steps == 0:
+        return batch, used
+    decoding, streams = traffic.requests_per_s * steps * between, replicas * pool.columns.groups[places]
+    known = np.isfinite(decoding) & np.isfinite(streams)
+    slots, used = batch.copy(), used.copy()
+    growth = step[known] / pool.empty_s[places[known]]
+    slots[known] = np.maximum(batch[known], np.ceil((with_room(decoding[known], growth, limits.level) + 1) / streams[known]))
+    more = np.flatnonzero(slots > batch)
+    used[more] = pool.used_bytes(places[more], slots[more], traffic.longest)
+    return slots, used
 
 
 def _disaggregated(
@@ -273,38 +305,60 @@ def _disaggregated(
     engine, traffic = pool.engine, pool.engine.traffic
     per_token = step / engine.tokens_per_step
     with np.errstate(invalid="ignore", divide="ignore"):
-        others = batch - 1 if traffic.steps > 0 else batch
-        rate = np.where(fits, others / per_token / max(traffic.steps, 1e-9), 0.0) * pool.columns.groups[places]
+        others = batch - 1 if engine.steps > 0 else batch
+        rate = np.where(fits, others / step / max(engine.steps, 1e-9), 0.0) * pool.columns.groups[places]
         replicas = np.maximum(np.ceil(traffic.requests_per_s / rate), 1)
-    prefill, apart = _prefill_pool(pool, limits)
-    service = (pool.prompts @ traffic.prompts[2])[prefill] if prefill >= 0 else np.inf
-    fits = fits & (prefill >= 0)
-    ones = np.ones(len(places))
+    slots, used = _slots(pool, places, batch, used, step, step, replicas, limits)
+    fits = fits & (used <= engine.device.memory_bytes)
+    prefill, apart = _prefill_pools(pool, limits)
+    prefill, apart = prefill[places], apart[places]
+    service = np.where(prefill >= 0, (pool.prompts @ traffic.prompts[2])[prefill], np.inf)
     return Candidates(
-        pool, "disaggregated", places, batch, used, step, per_token, rate, service * ones, replicas,
-        np.full(len(places), max(prefill, 0)), apart * ones, fits,
-    )  # fmt: skip
+        pool,
+        "disaggregated",
+        places,
+        batch,
+        slots,
+        used,
+        step,
+        per_token,
+        rate,
+        service,
+        replicas,
+        np.maximum(prefill, 0),
+        apart,
+        fits & (prefill >= 0),
+    )
 
 
-def _prefill_pool(pool: Pool, limits: Limits) -> tuple[int, float]:
-    """The layout whose replicas keep the first token within its limit with fewest devices, and how many; -1 where none fits."""
-    traffic, engine = pool.engine.traffic, pool.engine
-    if not engine.device.network_bytes_per_s:
-        return -1, 0.0
+def _prefill_pools(pool: Pool, limits: Limits) -> tuple[Places, Array]:
+    """For each layout that decodes, the one that computes its prompts, and how many replicas of it; -1 where none fits.
+
+    Of those that keep the first token within its limit, the one of fewest devices. What the cache takes to move depends on both.
+    """
     every = np.arange(len(pool.layouts))
-    fit = pool.used_bytes(every, np.ones(len(every)), traffic.longest) <= engine.device.memory_bytes
-    if not fit.any():
-        return -1, 0.0
-    moved = engine.transfer_s(pool.columns)
-    limit = np.inf if limits.ttft_s is None else limits.ttft_s - moved
-    streams = pool.columns.groups
-    fewest = np.maximum(np.ceil(traffic.requests_per_s * (pool.prompts @ traffic.prompts[2]) / streams * 1.0001), 1)
-    number = enough(pool.prompts, traffic, streams, fewest, limit * np.ones(len(every)), limits.level, np.zeros(len(every)))
+    chosen, number = np.full(len(every), -1), np.zeros(len(every))
+    fit = pool.used_bytes(every, np.ones(len(every)), pool.engine.traffic.longest) <= pool.engine.device.memory_bytes
+    if not pool.engine.device.network_bytes_per_s or not fit.any():
+        return chosen, number
+    for holders in np.unique(pool.columns.holders):
+        here = pool.columns.holders == holders
+        moved = pool.engine.transfer_s(pool.columns[here][:1], pool.columns)
+        chosen[here], number[here] = _prefill_pool(pool, limits, fit, moved)
+    return chosen, number
+
+
+def _prefill_pool(pool: Pool, limits: Limits, fit: NDArray[np.bool_], moved: Array) -> tuple[int, float]:
+    """The layout whose replicas keep the first token within its limit with fewest devices, and how many."""
+    traffic, streams = pool.engine.traffic, pool.columns.groups
+    seconds = pool.prompts @ traffic.prompts[2]
+    fewest = np.maximum(np.ceil(traffic.requests_per_s * seconds / streams * 1.0001), 1)
+    limit = np.full(len(moved), np.inf) if limits.ttft_s is None else limits.ttft_s - moved
+    number = enough(pool.prompts, traffic, streams, fewest, limit, limits.level, np.zeros(len(moved)))
     cost = np.where(fit, number * pool.devices, np.inf)
     if not np.isfinite(cost).any():  # none keeps the limit: the fastest alone, so that the miss can be told
-        number = fewest
-        cost = np.where(fit, pool.prompts @ traffic.prompts[2], np.inf)
-    best = int(np.lexsort((pool.prompts @ traffic.prompts[2], cost))[0])
+        number, cost = fewest, np.where(fit, seconds, np.inf)
+    best = int(np.lexsort((seconds, cost))[0])
     return best, float(number[best])
 
 
@@ -316,9 +370,8 @@ def enough(service: Array, traffic: Traffic, streams: Array, fewest: Array, limi
     weights = traffic.prompts[2]
     if not len(service):
         return fewest
-    alone = service + step[:, None]
-    never = ((alone > limit[:, None]) * weights).sum(axis=1) > 1 - level
-    low, high = fewest - 1, np.where(never, fewest, fewest)
+    never = _late(service, weights, 1e-12, np.ones(len(service)), limit, step) > 1 - level  # where nobody waits
+    low, high = fewest - 1, fewest
     late = _late(service, weights, traffic.requests_per_s, high * streams, limit, step) > 1 - level
     grow = late & ~never
     while grow.any() and (high[grow] < MOST_REPLICAS).all():
@@ -338,16 +391,18 @@ def enough(service: Array, traffic: Traffic, streams: Array, fewest: Array, limi
 
 
 def _late(service: Array, weights: Array, rate: float, servers: Array, limit: Array, step: Array) -> Array:
-    """The share of first tokens that come after the limit."""
-    waiting = queue(np.full(len(service), rate), service, weights, np.minimum(servers, 1e6))
-    finite = np.where(np.isfinite(limit), limit, 1e9)
-    return np.asarray(waiting.share_beyond(finite, step))
+    """The share of first tokens that come after the limit. Very many servers count as `MOST_SERVERS`, equally busy."""
+    counted = np.minimum(servers, MOST_SERVERS)
+    waiting = queue(rate * counted / servers, service, weights, counted)
+    return np.where(limit > 0, waiting.share_beyond(np.clip(limit, 1e-9, 1e9), step), 1.0)
 
 
 def within(found: Candidates, limits: Limits) -> NDArray[np.bool_]:
     """Which candidates keep every limit but the first token's."""
     kept = found.fits & np.isfinite(found.replicas)
     kept &= found.devices <= limits.most_devices(found.pool.engine.device)
+    if limits.nodes is not None:
+        kept &= found.nodes <= limits.nodes
     if limits.tpot_s is not None:
         kept &= found.tpot_s <= limits.tpot_s
     if limits.usd_per_hour is not None:

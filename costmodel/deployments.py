@@ -33,9 +33,10 @@ REFINED = 3
 class Deployment:
     """One answer: what to rent, how to lay it out, and what it promises.
 
-    `step_s` is a decode step of a full batch (what `estimate` of the layout calls `tpot_s`, where nothing is guessed), `tpot_s`
-    the time between tokens with pauses for prompts at full batches; `usd_per_mtok_in` and `usd_per_mtok_out` what a million
-    tokens of prompts and of outputs cost, each the part of the devices' time that it takes.
+    `batch` sequences decode in a replica when it takes all that it can, and memory has room for `slots`, as their number varies.
+    `step_s` is a decode step of that batch (what `estimate` of the layout calls `tpot_s`, where nothing is guessed), `tpot_s`
+    the time between tokens with pauses for prompts; `usd_per_mtok_in` and `usd_per_mtok_out` what a million tokens of prompts
+    and of outputs cost, each the part of the devices' time that it takes.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Deployment:
     mode: Mode
     layout: Parallel
     batch: int
+    slots: int
     replicas: int
     prefill_layout: Parallel | None
     prefill_replicas: int
@@ -77,7 +79,8 @@ class Deployment:
         """As a plain dict."""
         return {
             "accelerator": self.accelerator, "precision": self.precision, "cache_precision": self.cache_precision,
-            "mode": self.mode, "layout": self.layout.name, "batch": self.batch, "replicas": self.replicas,
+            "mode": self.mode, "layout": self.layout.name, "batch": self.batch, "slots": self.slots,
+            "replicas": self.replicas,
             "prefill_layout": self.prefill_layout.name if self.prefill_layout else None,
             "prefill_replicas": self.prefill_replicas, "devices": self.devices, "nodes": self.nodes,
             "usd_per_hour": self.usd_per_hour, "usd_per_mtok_in": self.usd_per_mtok_in,
@@ -102,7 +105,7 @@ class Deployment:
         """What it promises under the traffic as it comes: quantiles of the first token, and batches as they fill."""
         asked: Wanted = self._asked
         return serve(
-            asked.model, asked.accelerator(self.accelerator), asked.traffic, self.layout, self.replicas, self.batch,
+            asked.model, asked.accelerator(self.accelerator), asked.traffic, self.layout, self.replicas, self.slots,
             formats_of(self.precision, self.cache_precision), mode=self.mode, prefill=self.prefill_layout,
             prefill_replicas=max(self.prefill_replicas, 1), chunk=asked.chunk, speculation=asked.speculation,
         )  # fmt: skip
@@ -163,7 +166,7 @@ def _solve(asked: Wanted, found: Candidates, places: Places, best: dict[Any, Any
     solved = replace(found.take(places), replicas=replicas)
     kept = within(solved, limits)
     if limits.ttft_s is not None and found.mode == "disaggregated":
-        kept &= _first_token(asked, found, int(places[0]), 1.0)[0] <= limits.ttft_s
+        kept &= _first_tokens(asked, found, places, replicas)[0] <= limits.ttft_s
     keys = np.column_stack(_keys(solved, asked.objective))
     for row in np.flatnonzero(kept):
         layout = found.pool.layouts[found.places[places[row]]]
@@ -174,11 +177,10 @@ def _solve(asked: Wanted, found: Candidates, places: Places, best: dict[Any, Any
 
 def _queues(found: Candidates, places: Places) -> tuple[Array, Array, Array]:
     """Streams of a replica, seconds of each prompt on one [candidates, prompts], and of a running step, of colocated engines."""
-    pool, engine = found.pool, found.pool.engine
+    pool = found.pool
     passes, count = pool.pieces
     layouts = found.places[places]
-    per_token = found.step_s[places] / engine.tokens_per_step
-    beside = np.maximum(per_token - pool.empty_s[layouts] / engine.tokens_per_step, 0.0)
+    beside = np.maximum(found.step_s[places] - pool.empty_s[layouts], 0.0)
     return pool.columns.groups[layouts], passes[layouts] + beside[:, None] * count, found.step_s[places]
 
 
@@ -189,7 +191,7 @@ def _first_tokens(asked: Wanted, found: Candidates, places: Places, replicas: Ar
     if found.mode == "disaggregated":
         rows = found.prefill[places]
         waiting = queue(rates, pool.prompts[rows], weights, found.apart[places] * pool.columns.groups[rows])
-        moved = pool.engine.transfer_s(pool.columns)[found.places[places]]
+        moved = pool.engine.transfer_s(pool.columns[found.places[places]], pool.columns[rows])
         return np.asarray(waiting.response_s(level)) + moved, np.asarray(waiting.utilisation)
     streams, service, step = _queues(found, places)
     waiting = queue(rates, service, weights, replicas * streams)
@@ -221,7 +223,8 @@ def deployment(asked: Wanted, found: Candidates, place: int, replicas: float) ->
     prefill_s = float((pool.prompts[found.prefill[place]] if apart else pool.pieces[0][found.places[place]]) @ weights)
     return Deployment(
         model=asked.model.name, accelerator=device.name, precision=pool.precision[0], cache_precision=pool.precision[1],
-        mode=found.mode, layout=layout, batch=int(found.batch[place] * layout.dp * layout.pp), replicas=int(replicas),
+        mode=found.mode, layout=layout, batch=int(found.batch[place] * layout.dp * layout.pp),
+        slots=int(found.slots[place] * layout.dp * layout.pp), replicas=int(replicas),
         prefill_layout=apart, prefill_replicas=int(found.apart[place]) if apart else 0, devices=devices, nodes=int(one.nodes[0]),
         ttft_s=ttft, level=asked.limits.level, tpot_s=float(found.tpot_s[place]), step_s=float(found.step_s[place]),
         prefill_s=prefill_s, utilisation=utilisation, memory_bytes=used, free_bytes=device.memory_bytes - used,
@@ -234,10 +237,14 @@ def deployment(asked: Wanted, found: Candidates, place: int, replicas: float) ->
 
 
 def _prompt_part(found: Candidates, place: int, one: Candidates) -> float:
-    """The part of the devices' time that prompts take: a pool's own, or what colocated engines spend on them when full."""
+    """The part of the devices' time that prompts take: a pool's own, or that of their passes when colocated engines are full.
+
+    What sequences add that decode beside a prompt is theirs.
+    """
     if found.mode == "disaggregated":
         return float(one.apart[0] * found.pool.devices[found.prefill[place]] / one.devices[0])
-    return float(min(found.rate[place] / found.pool.columns.groups[found.places[place]] * found.service_s[place], 1.0))
+    layout, weights = found.places[place], found.pool.engine.traffic.prompts[2]
+    return float(min(found.rate[place] / found.pool.columns.groups[layout] * (found.pool.pieces[0][layout] @ weights), 1.0))
 
 
 def _binds(asked: Wanted, found: Candidates, place: int, replicas: float) -> str:

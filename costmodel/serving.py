@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
+from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from costmodel.architecture import Architecture
-from costmodel.batching import interleaved, steady_batch
+from costmodel.batching import Steady, interleaved, steady_batch
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
 from costmodel.errors import CostModelError, shown
 from costmodel.estimating import STOPS, formats_of, layout_of, pipelined, stage_balance, stops
@@ -38,6 +39,10 @@ CHUNK = 2048
 """Tokens of a prompt that ride on one step of a colocated engine, unless told otherwise. An assumption."""
 PROMPTS, OUTPUTS = 8, 4
 """Lengths that stand for a distribution of prompts, and of outputs."""
+FEW = 32.0
+"""Sequences whose step tells what its weights take."""
+CROWDED = 0.02
+"""Of the requests that may be late, the part that may find every place of a batch taken. An assumption."""
 FULL = 0.9
 """Memory is sized for sequences as long as this share of them is at most, prompt and output each."""
 
@@ -158,6 +163,11 @@ class Layouts:
         """Streams of sequences in a replica, each with passes of its own: dp groups times pp stages."""
         return self.dp * self.pp
 
+    @property
+    def holders(self) -> Array:
+        """Ranks that hold a part each of a sequence's cache."""
+        return self.tp * self.cp * self.pp
+
     def points(self, batch: Any, tokens: Any, context: Any) -> Points:
         """Passes of these layouts; everything broadcasts."""
         return Points.stacked(batch, tokens, context, self.tp, self.dp, self.cp, self.pp, self.ep, self.imbalance)
@@ -206,13 +216,24 @@ class Engine:
     def _prefill(self) -> Clock:
         return clock(self.model, self.device, self.formats, self.host)
 
-    def step_s(self, layouts: Layouts, batch: Any, least: bool = False) -> Array:
-        """Seconds of one decode step of so many sequences on a rank, at the mean over contexts; with guesses, their check too.
+    @property
+    def steps(self) -> float:
+        """Decode steps of a request in the mean."""
+        return self.traffic.steps / self.tokens_per_step
 
-        `least`: at a single token of context, which leaves what a step takes for its weights alone.
+    def weights_s(self, layouts: Layouts) -> Array:
+        """Seconds that a step takes for its weights alone: of `FEW` sequences with a single token of context.
+
+        So many meet most experts, and are too few to be bound by their products.
         """
+        return self._steps_s(layouts, FEW, np.ones(1), np.ones(1))
+
+    def step_s(self, layouts: Layouts, batch: Any) -> Array:
+        """Seconds of one decode step of so many sequences on a rank, at the mean over contexts; with guesses, their check too."""
+        return self._steps_s(layouts, batch, *self.traffic.contexts)
+
+    def _steps_s(self, layouts: Layouts, batch: Any, contexts: Array, weights: Array) -> Array:
         guesses = self.speculation.tokens if self.speculation else 0
-        contexts, weights = (np.ones(1), np.ones(1)) if least else self.traffic.contexts
         points = replace(layouts.points(batch, 1 + guesses, 1), verify=guesses > 0, _found={}).over(contexts, weights)
         seconds = _timed(self._decode, points, layouts) * layouts.balance
         if self.draft is not None:
@@ -249,10 +270,13 @@ class Engine:
         mean = np.maximum(tokens - last - (new - last - self.chunk) / 2, self.chunk)
         return (count - 1) * passes(whole, mean) + passes(last, tokens), count
 
-    def transfer_s(self, layouts: Layouts) -> Array:
-        """Seconds that a prompt's cache takes from a prefill to a decode pool, each rank's part over its own network link."""
+    def transfer_s(self, layouts: Layouts, apart: Layouts) -> Array:
+        """Seconds that the cache of a mean prompt takes from a pool that is laid out `apart` to one that decodes.
+
+        Each rank's part goes over its own network link, so the side with fewer of them decides.
+        """
         kept = float(self.model.cache_bytes(context=max(round(self.traffic.prompt.mean), 1), precision=self.formats))
-        return np.asarray(kept / (layouts.tp * layouts.cp * layouts.pp) / float(self.device.given("network_bytes_per_s")))
+        return np.asarray(kept / np.minimum(layouts.holders, apart.holders) / float(self.device.given("network_bytes_per_s")))
 
     def memory(self, layout: Parallel, batch: int, context: int | None = None) -> DeviceMemory:
         """What each device holds of `batch` sequences a replica."""
@@ -366,10 +390,37 @@ def serve(
     return _disaggregated(engine, layout, replicas, batch, apart, whole("prefill_replicas", prefill_replicas))
 
 
+def with_room(decoding: Any, growth: Any, level: float) -> Array:
+    """The places in batches that `decoding` sequences in the mean need, so that a request seldom finds all of them taken.
+
+    Their number varies as a shared processor's does: where a step's time grows as the batch to the power e, with a variance of
+    about decoding / (1 - e) (the product form of Cohen, Acta Informatica 12, 1979); `growth`, a step over what its weights take
+    alone, stands for 1 / (1 - e). All places are taken for `CROWDED` of the requests that may be late by `level`.
+
+    >>> round(float(with_room(100.0, 1.0, 0.9)), 1)
+    128.8
+    """
+    deviations = NormalDist().inv_cdf(1 - CROWDED * (1 - level))
+    return np.asarray(decoding + deviations * np.sqrt(decoding * np.maximum(growth, 1.0)))
+
+
+def _crowded(engine: Engine, steady: Steady, table: Array, empty: float, streams: int) -> tuple[str, ...]:
+    """A note where requests wait for a place in a batch, which `ttft_s` leaves out."""
+    decoding = float(steady.in_flight)
+    growth = float(np.interp(decoding, np.arange(1, len(table) + 1), table)) / empty
+    needed = np.ceil((float(with_room(decoding * streams, growth, FULL)) + 1) / streams)
+    if steady.saturated or engine.steps == 0 or needed <= len(table):
+        return ()
+    return (
+        f"batches fill up at times, and ttft_s leaves out the wait for a place in them; give room for {needed:.0f} sequences "
+        f"on a rank, not {len(table)}, or more replicas",
+    )
+
+
 def _steps(engine: Engine, layout: Layouts, most: int) -> Array:
-    """Seconds between a sequence's tokens at 1 to `most` sequences on a rank, without prompts: a table."""
+    """Seconds of a step of 1 to `most` sequences on a rank, without prompts: a table."""
     whole_batches = np.unique(np.round(np.geomspace(1, most, 64)))
-    found = engine.step_s(layout[np.zeros(len(whole_batches), dtype=int)], whole_batches) / engine.tokens_per_step
+    found = engine.step_s(layout[np.zeros(len(whole_batches), dtype=int)], whole_batches)
     return np.interp(np.arange(1, most + 1), whole_batches, found)
 
 
@@ -377,8 +428,8 @@ def _colocated(engine: Engine, layout: Parallel, replicas: int, batch: int) -> S
     traffic, columns = engine.traffic, Layouts.of(engine.model, [layout])
     most = max(1, -(-batch // (layout.dp * layout.pp)))
     table, streams = _steps(engine, columns, most), replicas * layout.dp * layout.pp
-    empty = min(float(engine.step_s(columns, 1.0, least=True)[0]) / engine.tokens_per_step, float(table[0]))
-    _, new, weights = traffic.prompts
+    empty = float(engine.weights_s(columns)[0])
+    tokens, new, weights = traffic.prompts
 
     def step_seconds(beside: Array, piece: Array, context: Array) -> Array:
         """A pass of prompt tokens reads the weights anyway: sequences beside it add what they take beyond them."""
@@ -386,38 +437,41 @@ def _colocated(engine: Engine, layout: Parallel, replicas: int, batch: int) -> S
         decoding = np.interp(np.maximum(beside, 1), np.arange(1, most + 1), table)
         if not piece.any():
             return np.broadcast_to(decoding, shape)
-        points = columns.points(1.0, np.ravel(piece), np.maximum(np.round(np.ravel(context)), np.ravel(piece)))
+        points = columns.points(1.0, piece, np.round(context + tokens - new))
         alone = _single_or_many(engine._prefill, points) * columns.balance
-        return np.broadcast_to(alone + np.where(beside > 0, decoding - empty, 0.0), shape)
+        return np.broadcast_to(alone + np.where(beside > 0, np.maximum(decoding - empty, 0.0), 0.0), shape)
 
-    found = interleaved(traffic.requests_per_s, max(traffic.steps, 1e-9), (new, weights), step_seconds, most, engine.chunk, streams)
+    found = interleaved(traffic.requests_per_s, max(engine.steps, 1e-9), (new, weights), step_seconds, most, engine.chunk, streams)
     alone, _ = engine.pieces_s(columns)
     return Service(
         mode="colocated", traffic=traffic, replicas=replicas, prefill_replicas=0, devices=replicas * layout.devices,
         ttft_s={level: float(found.ttft_s(level)) for level in LEVELS},
-        tpot_s=np.inf if found.saturated else float(found.decode.step_s), prefill_s=float(alone[0] @ weights),
-        step_s=float(table[-1]) * engine.tokens_per_step, transfer_s=0.0,
+        tpot_s=np.inf if found.saturated else float(found.decode.step_s) / engine.tokens_per_step,
+        prefill_s=float(alone[0] @ weights), step_s=float(table[-1]), transfer_s=0.0,
         batch=float(found.decode.in_flight) * layout.dp * layout.pp, prefill_utilisation=float(found.prefill.utilisation),
         saturated=bool(found.saturated), memory=engine.memory(layout, batch),
+        notes=_crowded(engine, found.decode, table, empty, streams),
     )  # fmt: skip
 
 
 def _disaggregated(engine: Engine, layout: Parallel, replicas: int, batch: int, apart: Parallel, prefills: int) -> Service:
     traffic, columns = engine.traffic, Layouts.of(engine.model, [layout])
-    prompts, (_, _, weights) = engine.prompt_s(Layouts.of(engine.model, [apart])), traffic.prompts
+    before = Layouts.of(engine.model, [apart])
+    prompts, (_, _, weights) = engine.prompt_s(before), traffic.prompts
     waiting = queue(traffic.requests_per_s, prompts[0], weights, prefills * apart.dp * apart.pp)
     most = max(1, -(-batch // (layout.dp * layout.pp)))
     table = _steps(engine, columns, most)
     streams = replicas * layout.dp * layout.pp
-    steady = steady_batch(traffic.requests_per_s / streams, max(traffic.steps, 1e-9), table, most)
-    moved = float(engine.transfer_s(columns)[0])
+    steady = steady_batch(traffic.requests_per_s / streams, max(engine.steps, 1e-9), table, most)
+    moved = float(engine.transfer_s(columns, before)[0])
     saturated = bool(steady.saturated) or float(waiting.utilisation) >= 1
     return Service(
         mode="disaggregated", traffic=traffic, replicas=replicas, prefill_replicas=prefills,
         devices=replicas * layout.devices + prefills * apart.devices,
         ttft_s={level: np.inf if saturated else float(waiting.response_s(level)) + moved for level in LEVELS},
-        tpot_s=np.inf if saturated else float(steady.step_s), prefill_s=float(prompts[0] @ weights),
-        step_s=float(table[-1]) * engine.tokens_per_step, transfer_s=moved,
+        tpot_s=np.inf if saturated else float(steady.step_s) / engine.tokens_per_step, prefill_s=float(prompts[0] @ weights),
+        step_s=float(table[-1]), transfer_s=moved,
         batch=float(steady.in_flight) * layout.dp * layout.pp, prefill_utilisation=float(waiting.utilisation),
         saturated=saturated, memory=engine.memory(layout, batch),
+        notes=_crowded(engine, steady, table, float(engine.weights_s(columns)[0]), streams),
     )  # fmt: skip
