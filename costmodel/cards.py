@@ -9,6 +9,7 @@ import numpy as np
 
 from costmodel.architecture import Architecture
 from costmodel.formula import MAX_INPUT
+from costmodel.memory import Capacity
 from costmodel.scenario import Scenario
 from costmodel.sentences import times, why
 from costmodel.units import BYTES, count, tokens
@@ -59,6 +60,24 @@ def _card(model: Architecture, scenario: Scenario, yardstick: str, against: int)
         defined=f"Cache of {scenario.batch:,} x {scenario.context:,} tokens in {scenario.cache}, {scenario.view} view; "
         f"its ratio to {yardstick}; its growth from 1k to 1M tokens.",
     )
+
+
+def answers(models: Sequence[Architecture], scenario: Scenario) -> list[tuple[str, str]]:
+    """The inverse answers on the chosen devices, a (title, words) pair a model: how long, how many, how few, how coarse.
+
+    >>> import costmodel as cm
+    >>> answers([cm.load("gemma-3-27b")], Scenario(devices=1))
+    [('Gemma 3 27B', 'up to 1M tokens or 8 sequences, from 1 device, bf16/bf16')]
+    """
+    return [(model.title, _answer(scenario.room(model))) for model in models]
+
+
+def _answer(room: Capacity) -> str:
+    fewest = f"from {room.fewest_devices:,} device{'' if room.fewest_devices == 1 else 's'}"
+    formats = "/".join(room.loosest) if room.loosest else "no formats fit"
+    if room.longest_context is None or room.most_sequences is None:
+        return f"does not fit; {fewest}, {formats}"
+    return f"up to {_long(room.longest_context)} or {_many(room.most_sequences)} sequences, {fewest}, {formats}"
 
 
 def _next(kept: object, scenario: Scenario) -> float:

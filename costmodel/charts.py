@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from html import escape, unescape
+from html import unescape
 from math import log10
 from typing import Any
 
@@ -17,13 +17,22 @@ import numpy as np
 from costmodel.anatomy import layer_runs
 from costmodel.architecture import Architecture
 from costmodel.blocks.base import Keeping
+from costmodel.drawing import (
+    Figure,
+    as_figure,
+    dotted,
+    laid_out,
+    log_axis,
+    plotly_text,
+    round_ticks,
+    seconds_text,
+    wrapped,
+)
 from costmodel.hardware import Accelerator
 from costmodel.landscape import AXES, BATCHES, frontier, touched_rows
 from costmodel.palette import COLOURS, DASHES, GREY, SYMBOLS, colour
 from costmodel.scenario import WHAT, Scenario
 from costmodel.units import count, quantity, tokens
-
-Figure = dict[str, Any]
 
 SHORTEST, LONGEST = 1 << 10, 1 << 20
 CURVE_POINTS = 200
@@ -31,8 +40,6 @@ LABEL_GAP = 0.19
 """Decades that a line of a label at a curve's end takes, so that labels do not lie on each other."""
 LABEL_MARGIN = 96
 """Pixels to the right of a chart for the labels at its curves' ends."""
-MAX_STORED = (1 << 63) - 1
-"""The largest whole number that tables and JSON writers store."""
 FAMILY_PLACES = {Keeping.STATE: 2, Keeping.LATENT: 0, Keeping.WINDOW: 1, Keeping.NOTHING: 4, Keeping.FULL: -2}
 """The colour of each kind of cache: full attention, the yardstick, is grey."""
 
@@ -61,14 +68,14 @@ def cache_curves(models: Sequence[Architecture], scenario: Scenario, yardstick: 
             extras, shapes = extras + level[0], shapes + level[1]
     every = max(1, round((log10(high) - log10(low)) / log10(2) / 5))
     sizes = [1 << power for power in range(0, 70, every) if low / 2 <= 1 << power <= high * 2]
-    layout = _layout(
+    layout = laid_out(
         "cache",
-        xaxis=_log_axis("context, tokens", [1 << power for power in range(10, 21, 2)], tokens)
+        xaxis=log_axis("context, tokens", [1 << power for power in range(10, 21, 2)], tokens)
         | {"range": [log10(SHORTEST) - 0.03, log10(LONGEST) + 0.03]},
-        yaxis=_log_axis("cache", sizes, lambda size: quantity(size, "bytes", scenario.units)),
+        yaxis=log_axis("cache", sizes, lambda size: quantity(size, "bytes", scenario.units)),
         shapes=shapes, annotations=notes, margin={"l": 10, "r": LABEL_MARGIN, "t": 20, "b": 10},
     )  # fmt: skip
-    return _figure(lines + extras, layout)
+    return as_figure(lines + extras, layout)
 
 
 def _curve(model: Architecture, drawn: str, place: int, scenario: Scenario) -> Figure:
@@ -117,7 +124,7 @@ def _memory(model: Architecture, line: Figure, scenario: Scenario, high: float) 
     left, longest = room.memory_bytes - room.weight_bytes, room.longest_context
     if longest is None or not SHORTEST <= longest <= LONGEST or left > 8 * high:
         return [], []
-    level = _line(SHORTEST, LONGEST, left, left, line["line"]["color"])
+    level = dotted(SHORTEST, LONGEST, left, left, line["line"]["color"])
     end = {
         **_mark([longest], [left], line["line"]["color"], "x"),
         "mode": "markers+text",
@@ -129,11 +136,7 @@ def _memory(model: Architecture, line: Figure, scenario: Scenario, high: float) 
 
 
 def _upright(x: float) -> Figure:
-    return {**_line(x, x, 0, 1, GREY), "yref": "paper"}
-
-
-def _line(x0: float, x1: float, y0: float, y1: float, drawn: str) -> Figure:
-    return {"type": "line", "x0": x0, "x1": x1, "y0": y0, "y1": y1, "line": {"dash": "dot", "color": drawn, "width": 1.5}}
+    return {**dotted(x, x, 0, 1, GREY), "yref": "paper"}
 
 
 def _end_labels(lines: Sequence[Figure]) -> list[Figure]:
@@ -154,46 +157,6 @@ def _end_labels(lines: Sequence[Figure]) -> list[Figure]:
             }
         )  # fmt: skip
     return labels
-
-
-def plotly_text(text: str) -> str:
-    """Text from a file as plotly shows it literally: it knows a few HTML tags.
-
-    >>> plotly_text("<b>x")
-    '&lt;b&gt;x'
-    """
-    return escape(text, quote=False)
-
-
-def _figure(traces: list[Figure], layout: Figure) -> Figure:
-    """A figure whose numbers any writer of JSON takes: whole numbers beyond 64 bits as doubles, as a browser has them."""
-    for trace in traces:
-        for axis in {"x", "y", "values"} & trace.keys():
-            trace[axis] = [float(value) if isinstance(value, int) and abs(value) > MAX_STORED else value for value in trace[axis]]
-    return {"data": traces, "layout": layout}
-
-
-def _layout(name: str, **own: Any) -> Figure:
-    return {
-        "legend": {"orientation": "h", "y": -0.2, "x": 0},
-        "margin": {"l": 10, "r": 10, "t": 20, "b": 10},
-        "hovermode": "closest",
-        "uirevision": name,
-        **own,
-    }
-
-
-def _log_axis(title: str, values: Sequence[float], named: Any) -> Figure:
-    return {"type": "log", "title": {"text": title}, "tickvals": list(values), "ticktext": [named(value) for value in values]}
-
-
-def _ticks(values: Sequence[float], base: int = 10) -> list[float]:
-    """Round numbers of a logarithmic axis around some values."""
-    positive = [value for value in values if value > 0]
-    if not positive:
-        return []
-    low, high = (int(np.floor(log10(f(positive)) / log10(base))) for f in (min, max))
-    return [float(base**power) for power in range(low, high + 2)]
 
 
 def landscape(rows: Sequence[dict[str, Any]], against: str, along: str, scenario: Scenario, chosen: Sequence[str] = ()) -> Figure:
@@ -225,11 +188,11 @@ def landscape(rows: Sequence[dict[str, Any]], against: str, along: str, scenario
     x = (
         {"title": {"text": "released"}}
         if along_dates
-        else _log_axis("parameters", _ticks([r["params_total"] for r in rows]), count)
+        else log_axis("parameters", round_ticks([r["params_total"] for r in rows]), count)
     )
     base = 8 if unit == "bytes" else 10
-    y = _log_axis(LANDSCAPE_TITLES[against], _ticks(values, base), lambda value: quantity(value, unit, scenario.units))
-    return _figure(traces, _layout("landscape", xaxis=x, yaxis=y, clickmode="event+select"))
+    y = log_axis(LANDSCAPE_TITLES[against], round_ticks(values, base), lambda value: quantity(value, unit, scenario.units))
+    return as_figure(traces, laid_out("landscape", xaxis=x, yaxis=y, clickmode="event+select"))
 
 
 LABEL_WIDTH, LABEL_HEIGHT = 0.2, 0.05
@@ -289,7 +252,7 @@ def waterfall(
         (end["change"], end[name], "total"),
     ]
     told = [quantity(value, unit, units) if kind != "relative" else _signed(value, unit, units) for _, value, kind in bars]
-    return _figure(
+    return as_figure(
         [
             {
                 "type": "waterfall",
@@ -307,7 +270,7 @@ def waterfall(
                 "connector": {"line": {"color": GREY, "width": 1}},
             }
         ],
-        _layout(
+        laid_out(
             "waterfall",
             yaxis={"autorange": "reversed", "automargin": True},
             xaxis={"title": {"text": WHAT.get(name, name)}, "showticklabels": False, "zeroline": True},
@@ -319,19 +282,6 @@ def waterfall(
 
 def _signed(value: float, unit: str, units: str) -> str:
     return f"{'+' if value > 0 else '-'}{quantity(abs(value), unit, units)}"
-
-
-def wrapped(text: str, width: int = 34) -> str:
-    """A label in lines of about `width` characters.
-
-    >>> wrapped("mixer gqa -> mla in 61 layers", 16)
-    'mixer gqa -> mla<br>in 61 layers'
-    """
-    lines = [""]
-    for word in text.split(" "):
-        fits = len(lines[-1]) + len(word) < width or not lines[-1]
-        lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if fits else [*lines, word]
-    return "<br>".join(lines)
 
 
 def layer_strip(model: Architecture) -> Figure:
@@ -352,7 +302,7 @@ def layer_strip(model: Architecture) -> Figure:
         )  # fmt: skip
     return {
         "data": traces,
-        "layout": _layout(
+        "layout": laid_out(
             "strip", barmode="stack", bargap=0, height=210, showlegend=True, xaxis={"title": {"text": "layer"}},
             yaxis={"visible": False, "fixedrange": True}, legend={"orientation": "h", "y": -0.9, "yanchor": "top", "x": 0},
         ),
@@ -365,7 +315,7 @@ def icicle(model: Architecture, rows: Sequence[dict[str, Any]], unit: str, units
     tops = [path for path in paths if path.count("/") == 1]
     places = {group.name: place for place, group in enumerate(model.layers)}
     drawn = {path: colour(places.get(path.rpartition("/")[2], -1)) for path in tops}
-    return _figure(
+    return as_figure(
         [
             {
                 "type": "icicle",
@@ -384,7 +334,7 @@ def icicle(model: Architecture, rows: Sequence[dict[str, Any]], unit: str, units
                 "textfont": {"color": "#ffffff"},
             }
         ],
-        _layout("icicle", height=460, margin={"l": 0, "r": 0, "t": 10, "b": 0}),
+        laid_out("icicle", height=460, margin={"l": 0, "r": 0, "t": 10, "b": 0}),
     )
 
 
@@ -412,10 +362,10 @@ def active_total(rows: Sequence[dict[str, Any]], chosen: Sequence[str] = ()) -> 
         "customdata": [row["name"] for row in rows],
         "marker": {"size": 12, **{part: [mark[part] for mark in marks] for part in ("color", "symbol")}},
     }  # fmt: skip
-    ticks = _ticks([low, high])
-    small = _ticks([row["params_active"] for row in rows])
-    axes = {"xaxis": _log_axis("total parameters", ticks, count), "yaxis": _log_axis("active parameters", small, count)}
-    return _figure([*diagonals, points], _layout("active", **axes))
+    ticks = round_ticks([low, high])
+    small = round_ticks([row["params_active"] for row in rows])
+    axes = {"xaxis": log_axis("total parameters", ticks, count), "yaxis": log_axis("active parameters", small, count)}
+    return as_figure([*diagonals, points], laid_out("active", **axes))
 
 
 def _beside(name: str, chosen: Sequence[str]) -> str:
@@ -441,10 +391,10 @@ def touched_curves(models: Sequence[Architecture]) -> Figure:
         for place, row in enumerate(touched_rows(models))
     ]  # fmt: skip
     axes = {
-        "xaxis": _log_axis("tokens in the pass (sequences in decode)", BATCHES[::2], tokens),
+        "xaxis": log_axis("tokens in the pass (sequences in decode)", BATCHES[::2], tokens),
         "yaxis": {"title": {"text": "experts read"}, "tickformat": ".0%", "rangemode": "tozero"},
     }
-    return _figure(lines, _layout("touched", **axes))
+    return as_figure(lines, laid_out("touched", **axes))
 
 
 def roofline(rows: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]], device: Accelerator) -> Figure:
@@ -476,10 +426,10 @@ def roofline(rows: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]],
     ]
     reached = [row["flops_per_s"] for row in every] or [1e12]
     axes = {
-        "xaxis": _log_axis("FLOPs a byte moved", _ticks([low, high]), lambda value: f"{value:g}"),
-        "yaxis": _log_axis("FLOP/s of one device", _ticks(reached), lambda value: quantity(value, "FLOP/s")),
+        "xaxis": log_axis("FLOPs a byte moved", round_ticks([low, high]), lambda value: f"{value:g}"),
+        "yaxis": log_axis("FLOP/s of one device", round_ticks(reached), lambda value: quantity(value, "FLOP/s")),
     }
-    return _figure([*roofs, *points, *lines], _layout("roofline", **axes))
+    return as_figure([*roofs, *points, *lines], laid_out("roofline", **axes))
 
 
 def _roof(device: Accelerator, form: str, low: float, high: float) -> Figure:
@@ -517,12 +467,12 @@ def predicted_measured(rows: Sequence[dict[str, Any]], spread: float) -> Figure:
     times = [row[name] for row in rows for name in ("measured_s", "predicted_s")]
     low, high = min(times) / 1.5, max(times) * 1.5
     lines = [_span(low, high, factor, dash) for factor, dash in ((1.0, "solid"), (spread, "dot"), (1 / spread, "dot"))]
-    ticks = _ticks([low, high])
+    ticks = round_ticks([low, high])
     axes = {
-        "xaxis": _log_axis("measured", ticks, seconds_text) | {"range": [log10(low), log10(high)]},
-        "yaxis": _log_axis("predicted", ticks, seconds_text) | {"range": [log10(low), log10(high)]},
+        "xaxis": log_axis("measured", ticks, seconds_text) | {"range": [log10(low), log10(high)]},
+        "yaxis": log_axis("predicted", ticks, seconds_text) | {"range": [log10(low), log10(high)]},
     }
-    return _figure([*lines, *_point_traces(rows, "predicted_s")], _layout("predicted", **axes))
+    return as_figure([*lines, *_point_traces(rows, "predicted_s")], laid_out("predicted", **axes))
 
 
 def residuals(rows: Sequence[dict[str, Any]], spread: float) -> Figure:
@@ -534,15 +484,10 @@ def residuals(rows: Sequence[dict[str, Any]], spread: float) -> Figure:
         for error, dash, name in ((0.0, "solid", "no error"), (spread - 1, "dot", "interval"), (1 / spread - 1, "dot", "interval"))
     ]
     axes = {
-        "xaxis": _log_axis("measured", _ticks([low, high]), seconds_text) | {"range": [log10(low), log10(high)]},
+        "xaxis": log_axis("measured", round_ticks([low, high]), seconds_text) | {"range": [log10(low), log10(high)]},
         "yaxis": {"title": {"text": "error"}, "tickformat": "+.0%"},
     }
-    return _figure([*bounds, *_point_traces(rows, "error")], _layout("residuals", **axes))
-
-
-def seconds_text(value: float) -> str:
-    """A tick of seconds."""
-    return quantity(value, "s")
+    return as_figure([*bounds, *_point_traces(rows, "error")], laid_out("residuals", **axes))
 
 
 def _span(low: float, high: float, factor: float, dash: str) -> Figure:

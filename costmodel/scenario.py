@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
@@ -9,6 +10,7 @@ from urllib.parse import urlencode
 from pydantic import Field
 
 from costmodel.architecture import Architecture
+from costmodel.candidates import OBJECTIVES, Objective
 from costmodel.catalog import accelerators, calibrations, presets
 from costmodel.errors import CostModelError, did_you_mean, excerpt, shown
 from costmodel.formula import Formula
@@ -18,8 +20,8 @@ from costmodel.memory import Capacity, capacity
 from costmodel.units import MAX_WHOLE, parse_tokens, tokens, whole
 from costmodel.workload import ELEMENT_BYTES, FORMATS, Checked, Precision
 
-SCHEMA = 2
-"""The version of links. Links of version 1 carried no number, and the models, context, batch and view alone."""
+SCHEMA = 3
+"""The version of links. Those of version 1 carried no number, and models, context, batch and view alone; of 2, no traffic."""
 FLAGSHIPS = ("deepseek-v3", "gemma-3-27b", "qwen3-next-80b-a3b", "kimi-k2")
 YARDSTICK = "llama-3.1-70b"
 """Plain grouped-query attention of 70 B parameters: what the others are measured against."""
@@ -41,6 +43,11 @@ WHAT = {
 }  # fmt: skip
 """The quantities in words."""
 Count = Annotated[int, Field(strict=True, ge=1, le=MAX_WHOLE)]
+LONGEST = 10_000_000
+"""Tokens of the longest prompt and output of a traffic."""
+Length = Annotated[int, Field(strict=True, ge=1, le=LONGEST)]
+Limit = Annotated[float, Field(strict=True, ge=0, le=10_000, allow_inf_nan=False)]
+"""Seconds; 0 where there is no limit."""
 
 
 class Scenario(Checked):
@@ -49,7 +56,8 @@ class Scenario(Checked):
     `model` and `other` are the models that a page about one or two of them is about (empty: the first ones),
     `quantity` what it shows, `to_weights` and `to_cache` the other's formats, `height` and `along` the
     axes of the landscape, `edit` the changes made to `model`, `calibration` the one that a page shows (empty: the accelerator's),
-    `kernels` which class of it.
+    `kernels` which class of it. Traffic: `requests_per_s` of `prompt` and `output` tokens, first tokens within `ttft_s` and
+    further ones within `tpot_s` seconds (0: no limit), at `usd_per_hour` dollars a device (0: the listed price), for `objective`.
 
     >>> Scenario(context=4096).query()["context"]
     ['4k']
@@ -74,6 +82,13 @@ class Scenario(Checked):
     edit: Annotated[tuple[str, ...], Field(max_length=MAX_EDITS)] = ()
     calibration: str = ""
     kernels: str = ""
+    requests_per_s: Annotated[float, Field(strict=True, ge=1e-6, le=10_000, allow_inf_nan=False)] = 2.0
+    prompt: Length = 4096
+    output: Length = 1024
+    ttft_s: Limit = 2.0
+    tpot_s: Limit = 0.05
+    usd_per_hour: Annotated[float, Field(strict=True, ge=0, le=100_000, allow_inf_nan=False)] = 0.0
+    objective: Objective = "usd"
 
     # a link
 
@@ -157,8 +172,10 @@ class Scenario(Checked):
 
 def _written(name: str, value: Any) -> list[str]:
     """A value as a link carries it; an empty list as an empty text, so that it differs from no value."""
-    if name == "context":
+    if name in LENGTHS:
         return [tokens(value)]
+    if isinstance(value, float):
+        return [repr(value).removesuffix(".0")]
     if isinstance(value, tuple):
         return [str(item) for item in value] or [""]
     return [str(value)]
@@ -171,10 +188,12 @@ def _read(name: str, given: list[str], own: Collection[str]) -> Any:
     if name == "edit":
         return tuple(text for text in given if text)
     text = given[-1] if given else ""
-    if name == "context":
-        return whole("context", parse_tokens(text))
+    if name in LENGTHS:
+        return whole(name, parse_tokens(text))
     if name in ("batch", "devices"):
         return _whole_number(text)
+    if name in NUMBERS:
+        return _number(text)
     choices = CHOICES.get(name) or ((*presets(), *own, "") if name in ("model", "other") else accelerators())
     return _known(text, choices, name)
 
@@ -185,12 +204,25 @@ def _whole_number(text: str) -> int:
     raise CostModelError(f"{shown(text)} is no whole number")
 
 
+_NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
+
+
+def _number(text: str) -> float:
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    raise CostModelError(f"{shown(text)} is no number")
+
+
 def _known(text: str, choices: Sequence[str], what: str) -> str:
     if text in choices:
         return text
     raise CostModelError(f"no {what} {shown(text)}, {did_you_mean(text, [choice for choice in choices if choice])}")
 
 
+LENGTHS = ("context", "prompt", "output")
+"""Fields that are lengths in tokens."""
+NUMBERS = ("requests_per_s", "ttft_s", "tpot_s", "usd_per_hour")
+"""Fields that need not be whole."""
 CHOICES: dict[str, tuple[str, ...]] = {
     "weights": tuple(FORMATS),
     "cache": tuple(ELEMENT_BYTES),
@@ -203,5 +235,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "along": ("size", "date"),
     "calibration": ("", *calibrations()),
     "kernels": ("", *(f"{name} {dtype}" for name in CLASSES for dtype in DTYPES)),
+    "objective": OBJECTIVES,
 }
 """What may be chosen, by field."""

@@ -14,7 +14,8 @@ PAGES = {
     "anatomy": "anatomy?quantity=params&model=qwen3-next-80b-a3b", "moe": "moe",
     "what-if": "what-if?models=gemma-3-27b&edit=local/mixer/sliding_window%3D4096", "formulas": "formulas?model=gemma-3-27b",
     "roofline": "roofline?accelerator=h100-sxm&devices=8&weights=fp8&context=8k", "calibration": "calibration?calibration=cpu",
-    "report": "report",
+    "serve": "serve?models=deepseek-v3&weights=fp8&cache=fp8&requests_per_s=10&devices=32",
+    "cost": "cost?weights=fp8&cache=fp8&requests_per_s=10&devices=64&model=gemma-3-27b", "report": "report",
 }  # fmt: skip
 SIZES = {"wide": WIDE, "narrow": NARROW}
 DOCS = Path(__file__).parents[1] / "docs"

@@ -16,7 +16,9 @@ from costmodel.comparison import DIFFERENCES, diff_rows
 from costmodel.estimating import time_pass
 from costmodel.intensity import pass_rows
 from costmodel.landscape import touched_rows
-from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
+from costmodel.offers import cost_rows, offer, python_line
+from costmodel.promises import cost_sentence, held_line, serve_sentence, tornado_sentence
+from costmodel.scenario import FLAGSHIPS, LONGEST, YARDSTICK, Scenario
 from costmodel.sentences import cache_sentence, calibration_sentence, roofline_sentence, usual_lines, verdict
 from costmodel.units import binary_bytes, decimal_bytes, flop, quantity
 
@@ -29,7 +31,8 @@ from costmodel.ui import PAGES
 HERE = Path(__file__).parent
 MARKS = {
     "explore": "metric", "landscape": "selectbox:height", "compare": "selectbox:other", "anatomy": "selectbox:quantity",
-    "moe": "toggle:table_active", "roofline": "toggle:table_roofline", "calibration": "selectbox:calibration",
+    "moe": "toggle:table_active", "roofline": "toggle:table_roofline", "serve": "selectbox:model",
+    "cost": "toggle:every_accelerator", "calibration": "selectbox:calibration",
     "what-if": "multiselect:edit", "formulas": "latex", "report": "selectbox:model",
 }  # fmt: skip
 """What only that page shows."""
@@ -353,7 +356,10 @@ def test_each_control_works_on_each_page(page: str) -> None:
         assert {name: getattr(own, name) for name in said} == said
 
 
-EXTREMES = {"context": str(10**12), "batch": str(10**12), "devices": "100000", "models": ["llama-3.1-405b", "gpt2"]}
+EXTREMES = {
+    "context": str(10**12), "batch": str(10**12), "devices": "100000", "models": ["llama-3.1-405b", "gpt2"],
+    "requests_per_s": "10000", "prompt": str(LONGEST), "output": str(LONGEST), "ttft_s": "1e-9", "tpot_s": "10000",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", [path for path, *_ in PAGES])
@@ -525,3 +531,139 @@ def test_a_calibration_of_ones_own_is_opened() -> None:
     app.file_uploader(key="own_calibration").upload("mine.json", text[:200])
     run(app)
     assert "no whole JSON file" in app.error[0].value
+
+
+# Serve and Cost
+
+SERVED: dict[str, Any] = {"models": ["gemma-3-27b", "llama-3.1-8b"], "accelerator": "h100-sxm", "devices": "8", "weights": "fp8"}
+
+
+def served(**said: Any) -> Scenario:
+    return Scenario(models=("gemma-3-27b", "llama-3.1-8b"), accelerator="h100-sxm", devices=8, weights="fp8", **said)
+
+
+def test_the_serve_page_is_the_plan() -> None:
+    """What the page shows, the line of Python that it gives, and `plan` itself say the same."""
+    app, now, gemma = opened("serve", **SERVED), served(), cm.load("gemma-3-27b")
+    limits = cm.Limits(ttft_s=2, tpot_s=0.05, devices=8)
+    found = cm.plan(gemma, "h100-sxm", cm.Traffic(requests_per_s=2, prompt=4096, output=1024), limits, precisions=[("fp8", "bf16")])
+    line = next(code.value for code in app.code if "costmodel.plan(" in code.value)
+    assert line == python_line(gemma, now)
+    assert eval(line, {"costmodel": cm}).rows == found.rows  # noqa: S307 - our own line
+    ours = offer(gemma, now)
+    assert serve_sentence(ours, now) in words(app)
+    assert held_line(ours) in words(app)
+    (layouts,) = tables(app)
+    assert layouts["layout"].tolist() == [row["layout"] for row in found.rows[:10]]
+    assert layouts["tpot s"].tolist() == [quantity(row["tpot_s"], "s") for row in found.rows[:10]]
+    assert layouts["binds"].tolist() == [row["binds"] for row in found.rows[:10]]
+    points = exact(app, "pareto")
+    front = points[points["series"] == "whatever the limits"]
+    assert front["x"].tolist() == [point["tokens_per_s_per_user"] for point in found.front]
+    assert front["y"].tolist() == [point["output_tokens_per_s_per_device"] for point in found.front]
+    kept = points[points["series"].str.endswith("within the limits")]
+    assert set(kept["x"]) == {point["tokens_per_s_per_user"] for point in ours.kept}
+    assert ours.best is not None
+    assert points[points["series"] == "the plan's best"]["x"].tolist() == [ours.best.tokens_per_s_per_user]
+
+
+def test_the_cost_page_is_the_plan() -> None:
+    app, now = opened("cost", **SERVED), served()
+    models = [cm.load(name) for name in now.models]
+    rows = cost_rows(models, now)
+    assert cost_sentence(rows, now, cm.accelerator("h100-sxm")) in words(app)
+    bars = exact(app, "costs_model")
+    for model in models:
+        best = offer(model, now).best
+        assert best is not None
+        assert bars[bars["series"] == "a million tokens in"].set_index("y").loc[model.name, "x"] == best.usd_per_mtok_in
+        assert bars[bars["series"] == "a million tokens out"].set_index("y").loc[model.name, "x"] == best.usd_per_mtok_out
+    changes = offer(models[0], now).why.sensitivity
+    assert tornado_sentence(changes, models[0].title) in words(app)
+    shown = exact(app, "tornado")
+    less = shown[shown["series"] == "10 % less"].set_index("y")["x"].to_dict()
+    assert less == {row["assumption"]: row["minus_10_percent"] for row in changes}
+    app.toggle(key="every_accelerator").set_value(True)
+    run(app)
+    assert "tokens of Gemma 3 27B's output cost least on" in words(app)
+    everywhere = next(frame for frame in tables(app) if len(frame) > 10 and "accelerator" in frame)
+    assert set(everywhere["accelerator"]) == {name for name in cm.accelerators() if cm.accelerator(name).price}
+
+
+ASKED = [
+    ("requests_per_s", "number_input", 5.0), ("prompt", "number_input", 1_000), ("output", "number_input", 200),
+    ("tpot_s", "number_input", 0.02), ("usd_per_hour", "number_input", 9.5), ("objective", "selectbox", "latency"),
+    ("ttft_s", "number_input", 0.0), ("weights", "selectbox", "bf16"), ("devices", "number_input", 5),
+    ("accelerator", "selectbox", "h200"), ("model", "selectbox", "llama-3.1-8b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", ["serve", "cost"])
+def test_what_is_asked_changes_the_plan(page: str) -> None:
+    app, said = opened(page, **SERVED), dict[str, Any]()
+    for key, kind, value in ASKED:
+        getattr(app, kind)(key=key).set_value(value)
+        run(app)
+        said[key] = value
+        now = Scenario(**{**served().model_dump(), **said})
+        models = [cm.load(name) for name in now.models]
+        if page == "serve":
+            told = serve_sentence(offer(cm.load(now.model or now.models[0]), now), now)
+        else:
+            told = cost_sentence(cost_rows(models, now), now, cm.accelerator(now.accelerator))
+        assert told in words(app), key
+
+
+def test_the_context_leaves_the_plan_alone() -> None:
+    """Traffic says how long requests are; the kept plan is the same object."""
+    gemma = cm.load("gemma-3-27b")
+    assert offer(gemma, served()) is offer(gemma, served(context=4_096, batch=7, units="GB", view="engine"))
+
+
+@pytest.mark.parametrize("page", ["serve", "cost"])
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"models": "llada-8b"}, "denoises whole blocks"), ({"models": "trm-maze"}, "writes no text"),
+        ({"models": "gpt2", "accelerator": "cpu"}, "has no listed price"),
+        ({"models": "llama-3.1-8b", "output": "1"}, "outputs of a single token"),
+        ({"models": "kimi-k2", "accelerator": "l4", "devices": "1"}, "memory"),
+        ({"models": "gemma-3-27b", "tpot_s": "0.000001"}, "tpot_s is"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_served_is_told(page: str, query: dict[str, str], said: str) -> None:
+    app = opened(page, **query)
+    assert not app.error
+    assert not app.warning
+    told = words(app) + "\n".join(info.value for info in app.info).replace("\\", "")
+    assert said in told
+
+
+def test_a_miss_shows_the_nearest_and_what_to_relax() -> None:
+    app = opened("serve", models="kimi-k2")
+    found = offer(cm.load("kimi-k2"), Scenario(models=("kimi-k2",)))
+    assert found.best is None
+    assert found.nearest is not None
+    assert "Relax what is missed" in words(app)
+    assert all(miss in words(app) for miss in found.misses)
+    assert tables(app)[0]["layout"].tolist() == [found.nearest.layout.name]
+
+
+@pytest.mark.parametrize("name", cm.accelerators())
+def test_serve_and_cost_on_every_accelerator(name: str) -> None:
+    for page in ("serve", "cost"):
+        app = opened(page, models=["gpt2", "llama-3.1-8b"], accelerator=name, usd_per_hour="2")
+        assert not app.error
+        assert not app.warning
+
+
+def test_inverse_answers_stand_beside_the_controls() -> None:
+    for page, *_ in PAGES:
+        app = opened(page, models=["gemma-3-27b", "kimi-k2"], devices="2")
+        for name in ("gemma-3-27b", "kimi-k2"):
+            room, title = Scenario(devices=2).room(cm.load(name)), cm.load(name).title
+            line = next(line for line in words(app).splitlines() if line.startswith(f"**{title}**: "))
+            assert f"from {room.fewest_devices:,} device" in line
+            assert room.loosest is None or "/".join(room.loosest) in line
+            assert (room.most_sequences is None) == ("does not fit" in line)
+            assert room.most_sequences is None or f"{room.most_sequences:,} sequences" in line

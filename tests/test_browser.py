@@ -24,7 +24,7 @@ from .load.server import dashboard
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
-PATHS = ("", "landscape", "compare", "anatomy", "moe", "roofline", "what-if", "formulas", "calibration", "report")
+PATHS = ("", "landscape", "compare", "anatomy", "moe", "roofline", "serve", "cost", "what-if", "formulas", "calibration", "report")
 HERE = Path(__file__).parent
 LIVE = ".live-chart"
 

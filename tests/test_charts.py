@@ -15,7 +15,9 @@ from costmodel.calibration.store import read_calibration
 from costmodel.catalog import calibration_file, opened
 from costmodel.comparison import diff_rows
 from costmodel.landscape import AXES, BATCHES, frontier, keeping, landscape_rows, touched_rows
+from costmodel.offers import accelerator_rows, cost_rows, offer
 from costmodel.palette import COLOURS, GREY, colour, contrast
+from costmodel.promises import serve_sentence, tornado_sentence
 from costmodel.scenario import FLAGSHIPS, QUANTITIES, YARDSTICK, Scenario
 from costmodel.sentences import (
     cache_sentence,
@@ -26,6 +28,7 @@ from costmodel.sentences import (
     verdict,
     walk_sentence,
 )
+from costmodel.servecharts import costs, pareto, tornado
 from costmodel.summary import STEPS
 
 LIGHT, DARK = "#ffffff", "#0e1117"
@@ -53,6 +56,15 @@ def passes(models: list[Architecture], scenario: Scenario) -> list[dict[str, Any
     return intensity.pass_rows(models, scenario.model_copy(update={"devices": devices}))
 
 
+def plans(models: list[Architecture], scenario: Scenario) -> dict[str, dict[str, Any]]:
+    """Figures of serving and its price."""
+    return {
+        "costs": costs(cost_rows(models, scenario)),
+        "tornado": tornado(offer(models[0], scenario).why.sensitivity),
+        **{f"pareto {model.name}": pareto(offer(model, scenario), scenario) for model in models},
+    }
+
+
 def figures(models: list[Architecture], scenario: Scenario) -> dict[str, dict[str, Any]]:
     rows = landscape_rows(models, scenario)
     walk = diff_rows(models[0], models[-1], scenario.context, scenario.batch, ("bf16", "fp8"))
@@ -66,6 +78,7 @@ def figures(models: list[Architecture], scenario: Scenario) -> dict[str, dict[st
     }
     measured = intensity.measured_rows(scenario.model_copy(update={"accelerator": "h100-sxm"}))
     found["roofline"] = charts.roofline(passes(models, scenario), measured, cm.accelerator(scenario.accelerator))
+    found |= plans(models, scenario)
     stored = read_calibration(calibration_file("cpu"))
     for kernels in ("gemm fp32", "decode_attention fp32"):
         points = point_rows(stored, kernels, cm.accelerator("cpu"))
@@ -280,3 +293,68 @@ def test_tables_of_figures_hold_the_librarys_numbers() -> None:
     parts = part_rows(formula, scenario.inputs(formula))
     told = charts.table_rows(charts.icicle(MODELS[0], parts, formula.unit, "GiB"))
     assert {row["part"]: row["value"] for row in told} == {row["path"]: row["value"] for row in parts}
+
+
+def test_the_front_is_shaded_where_limits_exclude() -> None:
+    now = Scenario(models=("gemma-3-27b",), tpot_s=0.02, requests_per_s=4.0, devices=4)
+    drawn = pareto(offer(cm.load("gemma-3-27b"), now), now)
+    slow, many = drawn["layout"]["shapes"]
+    assert slow["x1"] == pytest.approx(50)
+    assert many["y1"] == pytest.approx(4 * 1024 / 4)
+    free = now.model_copy(update={"tpot_s": 0.0, "requests_per_s": 1e-6})
+    assert pareto(offer(cm.load("gemma-3-27b"), free), free)["layout"]["shapes"] == []
+    own = [trace for trace in drawn["data"] if "within the limits" in trace["name"]]
+    assert all(x >= 50 for trace in own for x in trace["x"])
+
+
+def test_the_front_within_limits_is_what_none_of_those_beats() -> None:
+    now = Scenario(models=("gemma-3-27b",), requests_per_s=4.0)
+    found = offer(cm.load("gemma-3-27b"), now)
+    assert found.kept
+    assert all(point["within_limits"] for point in found.kept)
+    every, kept = (
+        [(point["tokens_per_s_per_user"], point["output_tokens_per_s_per_device"]) for point in points]
+        for points in (found.front, found.kept)
+    )
+    for user, device in kept:
+        assert not any(x > user and y > device for x, y in kept)
+        assert any(x >= user and y >= device for x, y in every)
+
+
+def test_bars_are_the_rows_and_what_has_no_price_has_none() -> None:
+    rows = cost_rows([cm.load("gemma-3-27b"), cm.load("llada-8b"), hostile()], Scenario())
+    assert [row["usd_per_mtok_out"] is None for row in rows] == [False, True, False]
+    assert "denoises" in rows[1]["note"]
+    drawn = costs(rows)
+    assert [trace["x"] for trace in drawn["data"]] == [
+        [row[key] for row in rows if row[key]] for key in ("usd_per_mtok_in", "usd_per_mtok_out")
+    ]
+    assert len(set(drawn["data"][0]["y"])) == 2
+    assert costs(rows[1:2])["data"] == []
+    others = accelerator_rows(cm.load("gemma-3-27b"), Scenario(accelerator="cpu", usd_per_hour=1.0))
+    priced = [row["usd_per_mtok_out"] for row in others if row["usd_per_mtok_out"] is not None]
+    assert priced == sorted(priced)
+    assert "cpu" in [row["accelerator"] for row in others]
+
+
+def test_a_tornado_has_its_largest_first_and_tells_what_breaks() -> None:
+    rows = [
+        {"assumption": "price", "minus_10_percent": -0.1, "plus_10_percent": 0.1},
+        {"assumption": "memory", "minus_10_percent": float("inf"), "plus_10_percent": -0.3},
+    ]
+    drawn = tornado(rows)
+    assert drawn["data"][0]["y"] == ["memory", "price"]
+    assert drawn["data"][0]["x"] == [None, -0.1]
+    assert drawn["data"][0]["text"][0] == "nothing meets the limits"
+    assert "Nothing meets the limits with 10 % less memory." in tornado_sentence(rows, "A")
+    assert tornado([])["data"] == []
+
+
+def test_prices_scale_what_a_token_costs() -> None:
+    gemma = cm.load("gemma-3-27b")
+    (one,), (two,) = (cost_rows([gemma], Scenario(usd_per_hour=usd)) for usd in (2.0, 4.0))
+    assert two["usd_per_mtok_out"] == pytest.approx(2 * one["usd_per_mtok_out"])
+    assert two["usd_per_mtok_in"] == pytest.approx(2 * one["usd_per_mtok_in"])
+    assert serve_sentence(offer(gemma, Scenario(usd_per_hour=2.0)), Scenario()) != serve_sentence(
+        offer(gemma, Scenario()), Scenario()
+    )

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.scenario import CHOICES, SCHEMA, Scenario
+from costmodel.scenario import CHOICES, LONGEST, SCHEMA, Scenario
 
 names = st.sampled_from(cm.presets())
 sizes = st.integers(1, 10**12)
+lengths = st.integers(1, LONGEST)
+limits = st.floats(0, 10_000)
 
 
 @st.composite
@@ -24,7 +26,8 @@ def scenarios(draw: Any) -> Scenario:
     return Scenario(
         models=tuple(models), context=draw(sizes), batch=draw(sizes), devices=draw(st.integers(1, 100_000)),
         accelerator=draw(st.sampled_from(cm.accelerators())), model=draw(names | st.just("")), other=draw(names | st.just("")),
-        edit=tuple(draw(st.lists(edits, max_size=5))), **choices,
+        edit=tuple(draw(st.lists(edits, max_size=5))), requests_per_s=draw(st.floats(1e-6, 1e4)), prompt=draw(lengths),
+        output=draw(lengths), ttft_s=draw(limits), tpot_s=draw(limits), usd_per_hour=draw(st.floats(0, 1e5)), **choices,
     )  # fmt: skip
 
 
@@ -58,7 +61,11 @@ def test_any_query_gives_a_scenario(query: dict[str, list[str]]) -> None:
         ("batch", "0"), ("batch", "1.5"), ("batch", "\u0661"), ("models", "../../etc/passwd"), ("models", "deepsek-v3"),
         ("view", "x"),
         ("accelerator", "' OR 1=1"), ("devices", ""), ("units", "gib"), ("quantity", "__class__"), ("model", "\x00"), ("v", "99"),
-        ("zzz", "1"), ("weights", "fp7"), ("cache", "q4_K"), ("height", "params"), ("edit", "x" * 10_000 + "\u202e"),
+        ("zzz", "1"), ("weights", "fp7"), ("cache", "q4_K"), ("height", "params"),
+        ("requests_per_s", "0"), ("requests_per_s", "nan"), ("requests_per_s", "1e5"), ("requests_per_s", "-2"), ("prompt", "0"),
+        ("prompt", "1.5"), ("output", "1e999"), ("output", str(10**8)), ("ttft_s", "inf"), ("ttft_s", "two"), ("tpot_s", "-0.05"),
+        ("tpot_s", "1_0"), ("usd_per_hour", "9" * 300), ("usd_per_hour", "$3"),
+        ("objective", "__class__"), ("edit", "x" * 10_000 + "\u202e"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_told(name: str, value: str) -> None:
@@ -84,6 +91,19 @@ def test_links_of_the_first_version_still_open() -> None:
     assert notices == ()
     assert scenario == Scenario(models=("gpt2", "kimi-k2"), context=4096, batch=3, view="engine")
     assert Scenario.of({"v": ["1"], **old}) == (scenario, ())
+
+
+def test_links_of_the_second_version_still_open() -> None:
+    """They had no traffic."""
+    traffic = ("requests_per_s", "prompt", "output", "ttft_s", "tpot_s", "usd_per_hour", "objective")
+    whole = Scenario(models=("gpt2",), context=5_000, weights="fp8", quantity="params")
+    old = {name: value for name, value in whole.query().items() if name not in traffic} | {"v": ["2"]}
+    assert Scenario.of(old) == (whole, ())
+
+
+def test_numbers_are_written_as_people_write_them() -> None:
+    query = Scenario(requests_per_s=10.0, tpot_s=0.05, prompt=8192, usd_per_hour=2.5).query()
+    assert [query[name] for name in ("requests_per_s", "tpot_s", "prompt", "usd_per_hour")] == [["10"], ["0.05"], ["8k"], ["2.5"]]
 
 
 def test_a_session_may_have_models_of_its_own() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 import streamlit as st
 
 from costmodel.architecture import Architecture
+from costmodel.cards import answers
 from costmodel.catalog import accelerator, accelerators, load, preset, presets
-from costmodel.charts import MAX_STORED, Figure, table_rows
+from costmodel.charts import table_rows
+from costmodel.drawing import MAX_STORED, Figure
 from costmodel.reporting import MEDIA, scenario_file
-from costmodel.scenario import CHOICES, MAX_MODELS, QUANTITIES, STOPS, WHAT, YARDSTICK, Scenario
+from costmodel.scenario import CHOICES, LONGEST, MAX_MODELS, NUMBERS, QUANTITIES, STOPS, WHAT, YARDSTICK, Scenario
 from costmodel.sentences import verdict
 from costmodel.tables import Table, readable_rows
 from costmodel.units import MAX_WHOLE, tokens
@@ -27,6 +29,16 @@ DEFINED = {
     "weights": "how weights are stored; block scales are counted",
     "cache": "how the cache is stored; recurrent state keeps its own format",
     "units": "GiB is 1,073,741,824 bytes, GB 1,000,000,000",
+    "devices": "accelerators at hand: plans take at most as many",
+    "requests_per_s": "requests that come in each second, at random",
+    "prompt": "tokens of each request's prompt",
+    "output": "tokens of each answer",
+    "ttft_s": "seconds to the first token that 90 % of the requests may take, the queue included; 0: no limit",
+    "tpot_s": "seconds between an answer's tokens; 0: no limit",
+    "usd_per_hour": "dollars an hour of one device; 0: the listed price, with its date on the page Cost",
+    "objective": "what the best plan has least of: dollars (usd), devices, or time between tokens (latency)",
+    "answers": "the longest context of so many sequences, or the most sequences of such a context; the fewest devices for both; "
+    "and of the formats for weights and cache the least coarse that fit. Weights and cache alone, spread evenly.",
 }
 
 
@@ -118,22 +130,45 @@ def controls() -> None:
     right.selectbox("Cache", CHOICES["cache"], key="cache", help=DEFINED["cache"], **BOUND)
     left, right = st.columns([2, 1])
     left.selectbox("Accelerator", accelerators(), key="accelerator", **BOUND)
-    right.number_input("Devices", 1, 100_000, key="devices", **BOUND)
+    right.number_input("Devices", 1, 100_000, key="devices", help=DEFINED["devices"], **BOUND)
+    fits = st.empty()
     left, right = st.columns(2)
     left.radio("Cache view", CHOICES["view"], key="view", help=DEFINED["view"], **BOUND)
     right.radio("Units", CHOICES["units"], key="units", help=DEFINED["units"], **BOUND)
+    with st.expander("More: traffic, limits, price"):
+        _traffic()
     st.session_state["scenario"] = _gathered()
+    told = "  \n".join(f"**{literal(title)}**: {literal(words)}" for title, words in answers(chosen(), scenario()))
+    fits.caption(told or "No model is chosen.", help=DEFINED["answers"])
+
+
+def _traffic() -> None:
+    """What plans are asked: the traffic, its limits, the price, and what counts."""
+    left, right = st.columns(2)
+    told: dict[str, Any]
+    for place, label, name, least, told in (
+        (left, "Requests a second", "requests_per_s", 1e-6, {"max_value": 1e4, "step": 1.0, "format": "%g"}),
+        (right, "Dollars an hour", "usd_per_hour", 0.0, {"max_value": 1e5, "step": 0.1, "format": "%g"}),
+        (left, "Prompt, tokens", "prompt", 1, {"max_value": LONGEST}),
+        (right, "Output, tokens", "output", 1, {"max_value": LONGEST}),
+        (left, "First token, s", "ttft_s", 0.0, {"max_value": 1e4, "step": 0.5, "format": "%g"}),
+        (right, "Each token, s", "tpot_s", 0.0, {"max_value": 1e4, "step": 0.01, "format": "%g"}),
+    ):
+        place.number_input(label, least, key=name, help=DEFINED[name], **told, **BOUND)
+    st.selectbox("Best by", CHOICES["objective"], key="objective", help=DEFINED["objective"], **BOUND)
 
 
 def _gathered() -> Scenario:
-    """What all controls say; a picker that stands on its first model says nothing."""
+    """What all controls say; a picker that stands on its first model, or on one that is no longer chosen, says nothing."""
     state = st.session_state
     values = {name: state[name] for name in Scenario.model_fields if name in state}
-    values |= {name: int(values[name]) for name in ("context", "batch", "devices")}
+    values |= {name: int(values[name]) for name in ("context", "batch", "devices", "prompt", "output")}
+    values |= {name: float(values[name]) for name in NUMBERS}
     values |= {name: tuple(values[name]) for name in ("models", "edit")}
-    return Scenario(
-        **values | {name: "" for name, place in PICKERS.items() if values.get(name) in values["models"][place : place + 1]}
-    )
+    for name, place in PICKERS.items():
+        others = {*values["models"]} - {*values["models"][place : place + 1]}
+        values[name] = values[name] if values.get(name) in others else ""
+    return Scenario(**values)
 
 
 PICKERS = {"model": 0, "other": 1}

@@ -16,7 +16,7 @@ from costmodel.scenario import STOPS, Scenario
 from .server import Server, dashboard
 from .tab import CHANGEABLE, Tab, another, opened
 
-PAGES = ("", "landscape", "compare", "anatomy", "moe", "what-if", "formulas", "report")
+PAGES = ("", "landscape", "compare", "anatomy", "moe", "serve", "cost", "what-if", "formulas", "report")
 MEMORY_LIMIT = 15e6
 """Bytes a session may take."""
 THINKING = (0.5, 3.0)
