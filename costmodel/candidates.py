@@ -129,8 +129,8 @@ class Candidates:
     """Candidates of one pool and mode, an entry each: layout, sequences on a rank, and what they give.
 
     `slots` are the sequences that memory has room for, `used_bytes` what a device then holds, `step_s` the seconds of a step of
-    `batch`. `rate` is the requests a second that a replica can take; `replicas` the fewest for the traffic, before any queue. `prefill`
-    is the layout of the pool that computes prompts, -1 where engines do both; `apart` its replicas.
+    `batch`. `rate` is the requests a second that a replica can take; `replicas` the fewest for the traffic, before any queue.
+    `prefill` is the layout of the pool that computes prompts, -1 where engines do both; `apart` its replicas.
     """
 
     pool: Pool
@@ -281,7 +281,7 @@ def _colocated(
 def _slots(
     pool: Pool, places: Places, batch: Array, used: Array, step: Array, between: Array, replicas: Array, limits: Limits
 ) -> tuple[Array, Array]:
-    """Sequences on a rank that memory must have room for, and the bytes used then: as many as decode at a time, with few exceptions.
+    """Sequences on a rank that memory must have room for, and the bytes used then: as many as decode at almost all times.
 
     By Little's law rate x steps x time between steps decode in the mean, in all replicas together; see `with_room`.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.candidates import Array, Candidates, Places, Wanted, candidates, enough, within
+from costmodel.candidates import MOST_REPLICAS, Array, Candidates, Places, Wanted, candidates, enough, within
 from costmodel.estimating import Estimate, estimate, formats_of
 from costmodel.parallelism import Parallel
 from costmodel.queueing import queue
@@ -154,7 +154,7 @@ def refined(asked: Wanted, best: Sequence[Ranked], batches: Array) -> Iterator[C
         if found.mode == "disaggregated":
             layouts.append(found.pool.layouts[found.prefill[place]])
         pool = replace(found.pool, layouts=tuple(dict.fromkeys(layouts)))
-        yield from candidates(pool, np.arange(low, high + 1), (found.mode,), asked.limits)
+        yield from candidates(pool, np.union1d(batches, np.arange(low, high + 1)), (found.mode,), asked.limits)
 
 
 def _solve(asked: Wanted, found: Candidates, places: Places, best: dict[Any, Any]) -> None:
@@ -248,18 +248,35 @@ def _prompt_part(found: Candidates, place: int, one: Candidates) -> float:
 
 
 def _binds(asked: Wanted, found: Candidates, place: int, replicas: float) -> str:
-    """What keeps a deployment from being cheaper: the next larger batch's reason, or the first token's queue."""
+    """What keeps a deployment from being better: the reason against the batches beyond its own, or the first token's queue."""
     if found.mode == "colocated" and replicas > found.replicas[place]:
         return "first token"
-    same = np.flatnonzero((found.places == found.places[place]) & (found.batch > found.batch[place]))
-    if not len(same):
-        return "largest batch"
-    bigger = same[np.argmin(found.batch[same])]
-    if not found.fits[bigger]:
-        return "memory"
-    if asked.limits.tpot_s is not None and found.tpot_s[bigger] > asked.limits.tpot_s:
-        return "time per token"
-    return "traffic" if found.replicas[bigger] == found.replicas[place] else "first token"
+    if asked.objective == "latency":
+        return _binds_below(asked, found, place)
+    if replicas == 1:
+        return "traffic"
+    for bigger in _beyond(found, place, 1):
+        if found.used_bytes[bigger] > found.pool.engine.device.memory_bytes:
+            return "memory"
+        if asked.limits.tpot_s is not None and found.tpot_s[bigger] > asked.limits.tpot_s:
+            return "time per token"
+        if found.fits[bigger] and found.replicas[bigger] < found.replicas[place]:
+            return "first token"
+    return "largest batch"
+
+
+def _binds_below(asked: Wanted, found: Candidates, place: int) -> str:
+    """The same where latency counts: smaller batches are faster, and take more replicas."""
+    for smaller in _beyond(found, place, -1):
+        if found.rate[smaller] > 0:
+            return "first token" if within(found.take(np.array([smaller])), asked.limits)[0] else "devices"
+    return "smallest batch"
+
+
+def _beyond(found: Candidates, place: int, direction: int) -> Places:
+    """Candidates of the same layout with larger batches (or smaller ones), the next first."""
+    same = np.flatnonzero((found.places == found.places[place]) & (direction * (found.batch - found.batch[place]) > 0))
+    return same[np.argsort(direction * found.batch[same])]
 
 
 def front(asked: Wanted, found: Sequence[Candidates]) -> Iterator[dict[str, Any]]:
@@ -289,11 +306,14 @@ def front(asked: Wanted, found: Sequence[Candidates]) -> Iterator[dict[str, Any]
 
 
 def nearest(asked: Wanted, found: Sequence[Candidates]) -> tuple[Deployment | None, tuple[str, ...]]:
-    """The candidate that misses the limits by the smallest factor, and each limit that it misses."""
+    """The candidate that misses the limits by the smallest factor, and each limit that it misses.
+
+    Colocated, with the replicas that make its factor smallest: more of them bring the first token, and cost.
+    """
     limits = asked.limits
-    best: tuple[float, Candidates, int, float] | None = None
+    best: tuple[float, Candidates, int, float, float] | None = None
     for some in found:
-        factor = np.max([values for _, values, _ in _misses(asked, some)], axis=0)
+        factor = np.max([values for values, _ in _misses(asked, some)], axis=0)
         if limits.ttft_s:
             factor = np.maximum(factor, _alone(asked, some) / limits.ttft_s)
         order = np.argsort(factor, kind="stable")
@@ -302,18 +322,42 @@ def nearest(asked: Wanted, found: Sequence[Candidates]) -> tuple[Deployment | No
             places = order[start : start + NEAR]
             if best is not None and factor[places[0]] >= best[0]:
                 break  # no candidate of the rest misses by less
-            ttft = _first_tokens(asked, some, places, some.replicas[places])[0] if limits.ttft_s else np.zeros(len(places))
-            total = np.maximum(factor[places], ttft / limits.ttft_s if limits.ttft_s else 0.0)
+            replicas, ttft, total = _closest(asked, some, places)
             near = int(np.argmin(total))
             if np.isfinite(total[near]) and (best is None or total[near] < best[0]):
-                best = (float(total[near]), some, int(places[near]), float(ttft[near]))
+                best = (float(total[near]), some, int(places[near]), float(replicas[near]), float(ttft[near]))
     if best is None:
         return None, _no_room(asked, found)
-    _, some, place, late = best
-    told = [text(place) for _, values, text in _misses(asked, some) if values[place] > 1]
+    _, some, place, replicas_, late = best
+    one = replace(some.take(np.array([place])), replicas=np.array([replicas_]))
+    told = [text(0) for values, text in _misses(asked, one) if values[0] > 1]
     if limits.ttft_s and late > limits.ttft_s:
         told.append(f"ttft_s is {late:.3g} s, not {limits.ttft_s:g} s")
-    return deployment(asked, some, place, float(some.replicas[place])), tuple(told)
+    return deployment(asked, some, place, replicas_), tuple(told)
+
+
+def _closest(asked: Wanted, found: Candidates, places: Places) -> tuple[Array, Array, Array]:
+    """Replicas of some candidates that miss the limits by the smallest factor, seconds to the first token then, and the factor."""
+    fewest, limit = found.replicas[places], asked.limits.ttft_s
+
+    def tried(replicas: Array) -> tuple[Array, Array, Array]:
+        others = np.max([values for values, _ in _misses(asked, replace(found.take(places), replicas=replicas))], axis=0)
+        ttft = _first_tokens(asked, found, places, replicas)[0] if limit else np.zeros(len(places))
+        return replicas, ttft, np.maximum(others, ttft / limit if limit else 0.0)
+
+    if limit is None or found.mode == "disaggregated":
+        return tried(fewest)
+    streams, service, step = _queues(found, places)
+    enough_ = enough(service, asked.traffic, streams, fewest, np.full(len(places), limit), asked.limits.level, step)
+    low, high = fewest, np.where(np.isfinite(enough_), enough_, 4 * fewest)
+    while (high - low > 2).any():  # the first token falls and the others rise: one valley
+        left, right = low + np.floor((high - low) / 3), high - np.floor((high - low) / 3)
+        falls = tried(left)[2] > tried(right)[2]
+        low, high = np.where(falls, left, low), np.where(falls, high, right)
+    every = [tried(np.minimum(low + more, high)) for more in range(3)]
+    least = np.argmin([total for _, _, total in every], axis=0)
+    replicas, ttft, total = (np.choose(least, columns) for columns in zip(*every, strict=True))
+    return replicas, ttft, total
 
 
 def _alone(asked: Wanted, found: Candidates) -> Array:
@@ -327,22 +371,19 @@ def _alone(asked: Wanted, found: Candidates) -> Array:
     return np.asarray(service[:, place] + (level * step if service.shape[1] == 1 else 0.0))
 
 
-def _misses(asked: Wanted, found: Candidates) -> list[tuple[str, Array, Any]]:
-    """Each limit: by what factor candidates miss it, and the words for it."""
-    limits, most = asked.limits, asked.limits.most_devices(found.pool.engine.device)
-    ok = found.fits & np.isfinite(found.replicas)
-    devices, usd, memory = found.devices, found.usd_per_hour, found.used_bytes / found.pool.engine.device.memory_bytes
-    told: list[tuple[str, Array, Any]] = [
-        ("memory", np.where(ok, memory, np.inf), lambda place: f"memory is {memory[place]:.3g} times what a device has"),
-        ("devices", np.where(ok, devices / most, np.inf), lambda place: f"it takes {devices[place]:.0f} devices, not {most:,}"),
-    ]
+def _misses(asked: Wanted, found: Candidates) -> list[tuple[Array, Any]]:
+    """Each limit but the first token's: by what factor candidates miss it, and the words for it. What does not fit is out."""
+    limits, ok = asked.limits, found.fits & np.isfinite(found.replicas)
+    devices, nodes, usd, most = found.devices, found.nodes, found.usd_per_hour, limits.devices or MOST_REPLICAS
+    told: list[tuple[Array, Any]] = [(devices / most, lambda place: f"it takes {devices[place]:.0f} devices, not {most:,}")]
+    if limits.nodes is not None:
+        told.append((nodes / limits.nodes, lambda place: f"it takes {nodes[place]:.0f} nodes, not {limits.nodes}"))
     if limits.tpot_s is not None:
-        told.append(("tpot_s", np.where(ok, found.tpot_s / limits.tpot_s, np.inf),
-                     lambda place: f"tpot_s is {found.tpot_s[place]:.3g} s, not {limits.tpot_s:g} s"))  # fmt: skip
+        told.append((found.tpot_s / limits.tpot_s, lambda place: f"tpot_s is {found.tpot_s[place]:.3g} s, not {limits.tpot_s:g} s"))
     if limits.usd_per_hour is not None:
-        told.append(("usd_per_hour", np.where(ok, usd / limits.usd_per_hour, np.inf),
+        told.append((usd / limits.usd_per_hour,
                      lambda place: f"it costs {usd[place]:.4g} dollars an hour, not {limits.usd_per_hour:g}"))  # fmt: skip
-    return told
+    return [(np.where(ok, values, np.inf), text) for values, text in told]
 
 
 def _no_room(asked: Wanted, found: Sequence[Candidates]) -> tuple[str, ...]:

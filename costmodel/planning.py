@@ -7,20 +7,22 @@ Every candidate is priced by closed forms over arrays: seconds of a step and of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from costmodel.architecture import Architecture
 from costmodel.candidates import BATCHES, OBJECTIVES, Candidates, Limits, Objective, Pool, Wanted, candidates, possible_layouts
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
 from costmodel.deployments import Deployment, Ranked, deployment, front, nearest, ranked, refined
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.estimating import formats_of
-from costmodel.footprint import check_layout
+from costmodel.footprint import check_layout, head_counts
 from costmodel.frames import frame
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel
@@ -125,22 +127,21 @@ def plan(
     """
     chosen = as_architecture(model)
     given: Any = [accelerators] if isinstance(accelerators, (str, PathLike, Accelerator)) else accelerators
-    devices = tuple(as_accelerator(device) for device in given)
-    limits = limits if limits is not None else Limits()
-    _check(devices, traffic, limits, objective, modes, speculation)
-    prices = _prices(prices or {}, devices, objective, limits)
+    devices = tuple(as_accelerator(device) for device in _listed("accelerators", given, "['h100-sxm']"))
+    limits, layouts = limits if limits is not None else Limits(), None if layouts is None else _layouts(chosen, layouts)
+    every = BATCHES if batches is None else _batches(batches)
+    _check(devices, traffic, limits, objective, modes, speculation, imbalance)
+    prices = _prices({} if prices is None else prices, devices, objective, limits)
     pools = [
         Pool(
             Engine(chosen, device, formats_of(*pair), traffic, speculation, chunk=whole("chunk", chunk)),
-            tuple(layouts) if layouts is not None else tuple(possible_layouts(chosen, device, traffic, limits, imbalance)),
+            layouts if layouts is not None else tuple(possible_layouts(chosen, device, traffic, limits, imbalance)),
             prices.get(device.name), pair,
         )
         for device, pair in product(devices, _pairs(precisions))
         if precisions is not None or _multiplies(device, pair[0])
     ]  # fmt: skip
-    for layout in layouts or ():
-        check_layout(chosen, layout)
-    every = np.array([whole("batch", batch) for batch in batches], dtype=np.float64) if batches is not None else BATCHES
+    pools = [_drafted(pool, strict=layouts is not None) for pool in pools]
     wanted = Wanted(chosen, devices, traffic, limits, objective, chunk, speculation, tuple(pools))
     found = [each for pool in pools if pool.layouts for each in candidates(pool, every, modes, limits)]
     best = tuple(ranked(wanted, found))
@@ -151,6 +152,43 @@ def plan(
     return Plan(wanted, miss, misses, tuple(found), best)
 
 
+def _listed(name: str, given: Any, example: str) -> tuple[Any, ...]:
+    """Some items. Raises CostModelError for what is no list, and for an empty one."""
+    if not isinstance(given, (list, tuple)):
+        raise CostModelError(f"{name} got {shown(given)}; give a list, such as {example}")
+    if not given:
+        raise CostModelError(f"{name} got none; give one or more, such as {example}")
+    return tuple(given)
+
+
+def _layouts(model: Architecture, given: Any) -> tuple[Parallel, ...]:
+    """The layouts asked for, each once. Raises CostModelError for what is none, and for one that the model does not allow."""
+    found = _listed("layouts", given, "[Parallel(tp=8)]")
+    for layout in found:
+        if not isinstance(layout, Parallel):
+            raise CostModelError(f"layouts holds {shown(layout)}; give each as a Parallel, such as Parallel(tp=8)")
+        check_layout(model, layout)
+    return tuple(dict.fromkeys(found))
+
+
+def _batches(given: Any) -> NDArray[np.float64]:
+    """The batches asked for, in rising order."""
+    listed = given.tolist() if isinstance(given, np.ndarray) else list(given) if isinstance(given, range) else given
+    return np.unique([float(whole("batch", batch)) for batch in _listed("batches", listed, "[16, 64]")])
+
+
+def _drafted(pool: Pool, strict: bool) -> Pool:
+    """A pool without the layouts that a draft model's heads do not allow. Raises CostModelError for one that was asked for."""
+    draft = pool.engine.draft
+    if draft is None:
+        return pool
+    if strict:
+        for layout in pool.layouts:
+            check_layout(draft, Parallel(tp=layout.tp))
+    heads = head_counts(draft)
+    return replace(pool, layouts=tuple(layout for layout in pool.layouts if not any(number % layout.tp for number in heads)))
+
+
 def _multiplies(device: Accelerator, weights: str) -> bool:
     """Whether a device multiplies in a format, where that is what the format is for."""
     return weights not in ("fp8", "int8") or weights in device.peak_flops_per_s
@@ -159,18 +197,22 @@ def _multiplies(device: Accelerator, weights: str) -> bool:
 def _pairs(precisions: Sequence[tuple[str, str] | str] | None) -> tuple[tuple[str, str], ...]:
     """Pairs of (weights, cache); a bare name goes with a bf16 cache."""
     given: Any = PRECISIONS if precisions is None else [precisions] if isinstance(precisions, str) else precisions
-    found = tuple(dict.fromkeys((pair, "bf16") if isinstance(pair, str) else tuple(pair) for pair in given))
-    if not found or any(len(pair) != 2 for pair in found):
-        raise CostModelError(f"precisions got {shown(precisions)}; give pairs of weights and cache, such as [('fp8', 'bf16')]")
-    return found
+    listed = _listed("precisions", given, "[('fp8', 'bf16')]")
+    pairs = [(pair, "bf16") if isinstance(pair, str) else pair for pair in listed]
+    for pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+            raise CostModelError(f"precisions holds {shown(pair)}; give pairs of weights and cache, such as ('fp8', 'bf16')")
+    return tuple(dict.fromkeys((weights.lower(), cache.lower()) for weights, cache in pairs))
 
 
 def _check(
-    devices: Sequence[Accelerator], traffic: Traffic, limits: Limits, objective: str, modes: Sequence[str], speculation: object
-) -> None:
+    devices: Sequence[Accelerator], traffic: Traffic, limits: Limits, objective: str, modes: Sequence[str], speculation: object,
+    imbalance: float,
+) -> None:  # fmt: skip
     """Raises CostModelError for what is of no use."""
-    if not devices:
-        raise CostModelError("accelerators got none; give one or more, such as ['h100-sxm']")
+    if isinstance(imbalance, (bool, str)):
+        raise CostModelError(f"imbalance got {shown(imbalance)}; give a number from 1 on")
+    Parallel(imbalance=imbalance)
     if len({device.name for device in devices}) < len(devices):
         raise CostModelError("accelerators names one twice; give each once")
     for name, value, kind in (("traffic", traffic, Traffic), ("limits", limits, Limits)):
@@ -178,8 +220,9 @@ def _check(
             raise CostModelError(f"{name} got {shown(value)}; give a {kind.__name__}")
     if objective not in OBJECTIVES:
         raise CostModelError(f"objective got {shown(objective)}; {did_you_mean(str(objective), OBJECTIVES)}")
-    if isinstance(modes, str) or not modes or any(mode not in MODES for mode in modes):
-        raise CostModelError(f"modes got {shown(modes)}; give some of {', '.join(MODES)}")
+    for mode in _listed("modes", modes, "['colocated']"):
+        if mode not in MODES:
+            raise CostModelError(f"modes holds {shown(mode)}; give some of {', '.join(MODES)}")
     if speculation is not None and not isinstance(speculation, Speculation):
         raise CostModelError(
             f"speculation got {shown(speculation)}; give a Speculation, such as Speculation(tokens=1, acceptance=0.8)"
@@ -193,6 +236,8 @@ def _check(
 def _prices(given: Mapping[str, float], devices: Sequence[Accelerator], objective: str, limits: Limits) -> dict[str, float]:
     """Dollars an hour of each device: those given, else those listed. Raises CostModelError for one that is needed and missing."""
     names = [device.name for device in devices]
+    if not isinstance(given, Mapping):
+        raise CostModelError(f"prices got {shown(given)}; give dollars an hour by accelerator, such as {{{names[0]!r}: 2.0}}")
     for name, value in given.items():
         if name not in names:
             raise CostModelError(

@@ -17,8 +17,10 @@ BINDS = {
     "memory": "memory binds: a larger batch does not fit",
     "time per token": "the time per token binds: a larger batch is too slow",
     "first token": "the first token binds: it takes replicas beyond what the tokens need",
-    "traffic": "the traffic is served: a larger batch would need as many replicas",
-    "largest batch": "the largest batch that was looked at",
+    "traffic": "one replica serves the traffic: a larger batch saves nothing",
+    "largest batch": "larger batches, as far as any was looked at, need as many replicas",
+    "devices": "what may be rented binds: a smaller batch is faster, and takes more devices",
+    "smallest batch": "it decodes as few sequences at a time as can be",
 }
 """What keeps a deployment from being cheaper, in words."""
 

@@ -47,8 +47,10 @@ BINDING = {
     "memory": "Memory binds: a larger batch does not fit.",
     "time per token": "The time per token binds: a larger batch is slower than the limit.",
     "first token": "The time to the first token binds: it takes replicas beyond what the tokens need.",
-    "traffic": "The traffic is served: a larger batch needs as many replicas.",
-    "largest batch": "The largest batch that was looked at.",
+    "traffic": "One replica serves the traffic: a larger batch saves nothing.",
+    "largest batch": "Larger batches, as far as any was looked at, need as many replicas.",
+    "devices": "What may be rented binds: a smaller batch is faster, and takes more devices.",
+    "smallest batch": "It decodes as few sequences at a time as can be.",
 }
 
 

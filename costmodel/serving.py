@@ -20,8 +20,8 @@ from costmodel.architecture import Architecture
 from costmodel.batching import Steady, interleaved, steady_batch
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
 from costmodel.errors import CostModelError, shown
-from costmodel.estimating import STOPS, formats_of, layout_of, pipelined, stage_balance, stops
-from costmodel.footprint import DeviceMemory, device_memory
+from costmodel.estimating import STOPS, check_works, formats_of, layout_of, pipelined, stage_balance, stops
+from costmodel.footprint import DeviceMemory, check_layout, device_memory
 from costmodel.hardware import Accelerator
 from costmodel.lengths import Lengths
 from costmodel.parallelism import Parallel
@@ -121,6 +121,13 @@ class Speculation(Checked):
     acceptance: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     draft: str = "mtp"
 
+    @field_validator("acceptance", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        if isinstance(value, (bool, str)):
+            raise ValueError(f"got {shown(value)}; give a number")
+        return value
+
     @property
     def tokens_per_step(self) -> float:
         """Tokens that a step brings in expectation: 1 + a + a^2 ... + a^tokens (Leviathan et al. 2023, arXiv 2211.17192)."""
@@ -164,6 +171,11 @@ class Layouts:
         return self.dp * self.pp
 
     @property
+    def drafting(self) -> Layouts:
+        """As a draft model sees them: it stands in the last stage, whole but for tensor parallelism. The others wait meanwhile."""
+        return replace(self, pp=np.ones_like(self.pp), ep=np.ones_like(self.ep))
+
+    @property
     def holders(self) -> Array:
         """Ranks that hold a part each of a sequence's cache."""
         return self.tp * self.cp * self.pp
@@ -186,6 +198,9 @@ class Engine:
     chunk: int = CHUNK
 
     def __post_init__(self) -> None:
+        check_works(self.model)
+        if self.draft is not None:
+            check_works(self.draft)
         if self.speculation and self.speculation.draft == "mtp" and self.mtp > self.model._mtp_modules():
             raise CostModelError(
                 f"{self.model.name} has {self.model._mtp_modules()} multi-token-prediction modules, not {self.mtp}; "
@@ -213,8 +228,12 @@ class Engine:
         return clock(self.model, self.device, self.formats, self.host, self.mtp)
 
     @cached_property
+    def _guess(self) -> Clock | None:
+        return None if self.draft is None else clock(self.draft, self.device, self.formats, self.host)
+
+    @cached_property
     def _prefill(self) -> Clock:
-        return clock(self.model, self.device, self.formats, self.host)
+        return clock(self.model, self.device, self.formats, self.host, self.mtp)
 
     @property
     def steps(self) -> float:
@@ -236,9 +255,16 @@ class Engine:
         guesses = self.speculation.tokens if self.speculation else 0
         points = replace(layouts.points(batch, 1 + guesses, 1), verify=guesses > 0, _found={}).over(contexts, weights)
         seconds = _timed(self._decode, points, layouts) * layouts.balance
-        if self.draft is not None:
-            guessing = layouts.points(batch, 1, 1).over(contexts, weights)
-            seconds = seconds + guesses * clock(self.draft, self.device, self.formats, self.host).seconds(guessing)
+        if self._guess is not None:
+            guessing = layouts.drafting.points(batch, 1, 1).over(contexts, weights)
+            seconds = seconds + layouts.pp * guesses * self._guess.seconds(guessing)
+        return np.asarray(seconds)
+
+    def pass_s(self, layouts: Layouts, new: Any, context: Any) -> Array:
+        """Seconds of a pass over so many new tokens of one prompt on a rank, the last of a context; a draft reads them too."""
+        seconds = _single_or_many(self._prefill, layouts.points(1.0, new, context)) * layouts.balance
+        if self._guess is not None:
+            seconds = seconds + layouts.pp * _single_or_many(self._guess, layouts.drafting.points(1.0, new, context))
         return np.asarray(seconds)
 
     def prompt_s(self, layouts: Layouts) -> Array:
@@ -246,8 +272,7 @@ class Engine:
         tokens, new, _ = self.traffic.prompts
         size = (len(layouts), len(tokens))
         every = layouts[np.repeat(np.arange(len(layouts)), len(tokens))]
-        points = every.points(1.0, np.tile(new, len(layouts)), np.tile(tokens, len(layouts)))
-        seconds = _single_or_many(self._prefill, points) * every.pieces * every.balance
+        seconds = self.pass_s(every, np.tile(new, len(layouts)), np.tile(tokens, len(layouts))) * every.pieces
         return np.asarray(seconds.reshape(size))
 
     def pieces_s(self, layouts: Layouts) -> tuple[Array, Array]:
@@ -261,8 +286,7 @@ class Engine:
         size, every = (len(layouts), len(tokens)), layouts[np.repeat(np.arange(len(layouts)), len(tokens))]
 
         def passes(piece: Array, context: Array) -> Array:
-            points = every.points(1.0, np.tile(piece, len(layouts)), np.tile(np.round(context), len(layouts)))
-            return np.asarray(_single_or_many(self._prefill, points) * every.balance).reshape(size)
+            return self.pass_s(every, np.tile(piece, len(layouts)), np.tile(np.round(context), len(layouts))).reshape(size)
 
         if (count == 1).all():
             return passes(last, tokens), count
@@ -380,14 +404,18 @@ def serve(
             f"speculation got {shown(speculation)}; give a Speculation, such as Speculation(tokens=1, acceptance=0.8)"
         )
     chosen, device = as_architecture(model), as_accelerator(accelerator)
+    if prefill is not None and mode == "colocated":
+        raise CostModelError("prefill is the layout of a pool of its own; add mode='disaggregated', or leave it out")
     formats = precision if isinstance(precision, Precision) else formats_of(precision, cache_precision)
     engine = Engine(chosen, device, formats, traffic, speculation, chunk=whole("chunk", chunk))
     layout, _ = layout_of(chosen, parallel, None)
-    replicas, batch = whole("replicas", replicas), whole("batch", batch)
+    apart, _ = layout_of(chosen, layout if prefill is None else prefill, None)
+    for each in (layout, apart):
+        check_layout(engine.draft or chosen, Parallel(tp=each.tp))
+    replicas, batch, prefills = whole("replicas", replicas), whole("batch", batch), whole("prefill_replicas", prefill_replicas)
     if mode == "colocated":
         return _colocated(engine, layout, replicas, batch)
-    apart, _ = layout_of(chosen, prefill or layout, None)
-    return _disaggregated(engine, layout, replicas, batch, apart, whole("prefill_replicas", prefill_replicas))
+    return _disaggregated(engine, layout, replicas, batch, apart, prefills)
 
 
 def with_room(decoding: Any, growth: Any, level: float) -> Array:
@@ -437,8 +465,7 @@ def _colocated(engine: Engine, layout: Parallel, replicas: int, batch: int) -> S
         decoding = np.interp(np.maximum(beside, 1), np.arange(1, most + 1), table)
         if not piece.any():
             return np.broadcast_to(decoding, shape)
-        points = columns.points(1.0, piece, np.round(context + tokens - new))
-        alone = _single_or_many(engine._prefill, points) * columns.balance
+        alone = engine.pass_s(columns, piece, np.round(context + tokens - new))
         return np.broadcast_to(alone + np.where(beside > 0, np.maximum(decoding - empty, 0.0), 0.0), shape)
 
     found = interleaved(traffic.requests_per_s, max(engine.steps, 1e-9), (new, weights), step_seconds, most, engine.chunk, streams)
