@@ -336,30 +336,42 @@ def _prefill_pools(pool: Pool, limits: Limits) -> tuple[Places, Array]:
 
     Of those that keep the first token within its limit, the one of fewest devices. What the cache takes to move depends on both.
     """
-    every = np.arange(len(pool.layouts))
+    every, columns = np.arange(len(pool.layouts)), pool.columns
     chosen, number = np.full(len(every), -1), np.zeros(len(every))
     fit = pool.used_bytes(every, np.ones(len(every)), pool.engine.traffic.longest) <= pool.engine.device.memory_bytes
     if not pool.engine.device.network_bytes_per_s or not fit.any():
         return chosen, number
-    for holders in np.unique(pool.columns.holders):
-        here = pool.columns.holders == holders
-        moved = pool.engine.transfer_s(pool.columns[here][:1], pool.columns)
-        chosen[here], number[here] = _prefill_pool(pool, limits, fit, moved)
+    first = np.unique(columns.holders, return_index=True)[1]
+    moved = np.stack([pool.engine.transfer_s(columns[place : place + 1], columns) for place in first])
+    for place, replicas in zip(first, _prefill_replicas(pool, limits, moved), strict=True):
+        here = columns.holders == columns.holders[place]
+        chosen[here], number[here] = _cheapest(pool, fit, replicas)
     return chosen, number
 
 
-def _prefill_pool(pool: Pool, limits: Limits, fit: NDArray[np.bool_], moved: Array) -> tuple[int, float]:
-    """The layout whose replicas keep the first token within its limit with fewest devices, and how many."""
-    traffic, streams = pool.engine.traffic, pool.columns.groups
-    seconds = pool.prompts @ traffic.prompts[2]
-    fewest = np.maximum(np.ceil(traffic.requests_per_s * seconds / streams * 1.0001), 1)
-    limit = np.full(len(moved), np.inf) if limits.ttft_s is None else limits.ttft_s - moved
-    number = enough(pool.prompts, traffic, streams, fewest, limit, limits.level, np.zeros(len(moved)))
-    cost = np.where(fit, number * pool.devices, np.inf)
-    if not np.isfinite(cost).any():  # none keeps the limit: the fastest alone, so that the miss can be told
-        number, cost = fewest, np.where(fit, seconds, np.inf)
+def _prefill_replicas(pool: Pool, limits: Limits, moved: Array) -> Array:
+    """Replicas of each layout that keep the first token in time, where caches take `moved` seconds to move: both [n, layouts]."""
+    traffic, (several, _) = pool.engine.traffic, moved.shape
+    limit = np.full(moved.shape, np.inf) if limits.ttft_s is None else limits.ttft_s - moved
+    columns = np.tile(pool.columns.groups, several), np.tile(_fewest(pool), several), limit.ravel()
+    found = enough(np.tile(pool.prompts, (several, 1)), traffic, *columns, limits.level, np.zeros(moved.size))
+    return found.reshape(moved.shape)
+
+
+def _fewest(pool: Pool) -> Array:
+    """The fewest replicas of each layout that keep up with the prompts."""
+    traffic = pool.engine.traffic
+    busy = traffic.requests_per_s * (pool.prompts @ traffic.prompts[2]) / pool.columns.groups
+    return np.maximum(np.ceil(busy * 1.0001), 1)
+
+
+def _cheapest(pool: Pool, fit: NDArray[np.bool_], replicas: Array) -> tuple[int, float]:
+    """The layout whose replicas are fewest devices, and how many; where none keeps the limit, the fastest: a miss is told then."""
+    seconds, cost = pool.prompts @ pool.engine.traffic.prompts[2], np.where(fit, replicas * pool.devices, np.inf)
+    if not np.isfinite(cost).any():
+        replicas, cost = _fewest(pool), np.where(fit, seconds, np.inf)
     best = int(np.lexsort((seconds, cost))[0])
-    return best, float(number[best])
+    return best, float(replicas[best])
 
 
 def enough(service: Array, traffic: Traffic, streams: Array, fewest: Array, limit: Array, level: float, step: Array) -> Array:
