@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from costmodel.architecture import Architecture
 from costmodel.errors import shown
-from costmodel.footprint import PASS_TOKENS, RESERVE, Demand, head_counts, most_experts
+from costmodel.footprint import PASS_TOKENS, RESERVE, Demand, head_counts, most_experts, rank_letters
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel
 from costmodel.queueing import queue
@@ -113,10 +113,7 @@ class Pool:
             self.engine.draft,
         )  # fmt: skip
         total, columns = np.zeros(len(places)), self.columns[places]
-        sequences = batch * columns.groups
-        tokens = np.maximum(np.minimum(PASS_TOKENS, sequences * context), np.ceil(sequences / columns.dp))
-        letters = {"B": sequences, "S": np.full(len(places), float(context)), "T": tokens, "n_tp": columns.tp, "n_dp": columns.dp,
-                   "n_cp": columns.cp}  # fmt: skip
+        letters = rank_letters(columns, batch * columns.groups, np.full(len(places), float(context)), PASS_TOKENS)
         for stages in np.unique(columns.pp):
             here = columns.pp == stages
             rows = demand.rows(int(stages), {name: values[here] for name, values in letters.items()})

@@ -22,9 +22,11 @@ from costmodel.errors import CostModelError, shown
 from costmodel.evaluate import walk_floats
 from costmodel.formula import MAX_INPUT, Formula, Term
 from costmodel.hardware import Accelerator
+from costmodel.memory import LADDER
+from costmodel.ops import Op
 from costmodel.parallelism import Parallel, kept_share, one_pass, stage_layers, weight_share
-from costmodel.quantities import Row
-from costmodel.symbols import LETTERS, B, S, T, n_cp, n_dp, n_tp
+from costmodel.quantities import HEAD, Row
+from costmodel.symbols import LETTERS, B, S, T, n_cp, n_dp, n_ep, n_tp
 from costmodel.units import whole
 from costmodel.workload import Options, Phase, Precision, View, ceil_div
 
@@ -38,8 +40,6 @@ LOGIT_BYTES = Integer(4)
 """Logits are gathered, and sampled from, in fp32."""
 NAMES = ("weights", "cache", "state", "activations", "logits", "messages")
 """The rows, but for the reserve; those of a draft model follow."""
-LADDER = (("bf16", "bf16"), ("bf16", "fp8"), ("fp8", "bf16"), ("fp8", "fp8"), ("int4", "bf16"), ("int4", "fp8"))
-"""(weights, cache) from what loses least to what loses most: a coarser cache comes before coarser weights."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Held:
     def formula(self, name: str) -> Formula:
         """One row in letters. `name` is one of `NAMES`."""
         letters = {
-            "weights": (n_tp, n_dp, n_cp), "cache": (B, S, n_tp, n_dp, n_cp), "state": (B, n_tp, n_dp),
+            "weights": (n_tp, n_dp, n_cp, n_ep), "cache": (B, S, n_tp, n_dp, n_cp), "state": (B, n_tp, n_dp),
             "activations": (T, n_tp, n_dp, n_cp), "logits": (B, n_dp), "messages": (T, n_tp, n_dp, n_cp),
         }[name]  # fmt: skip
         derive: Callable[[], tuple[Term, ...]] = getattr(self, f"_{name}")
@@ -94,15 +94,22 @@ class Held:
         return tuple(terms)
 
     def _weights(self) -> tuple[Term, ...]:
-        """Each row's stored weights, and the rank's share of them; a last stage copies a token table that is its head too."""
+        """Each row's stored weights, and the share of them of the rank that has most."""
 
         def share(row: Row) -> Expr:
             cost = row.op.cost
-            if self.stages > 1 and row.group == "head" and any(weight.copies == 0 for weight in cost.weights):
-                cost = replace(cost, weights=tuple(replace(weight, copies=ONE) for weight in cost.weights))
-            return cost.weight_bytes(self.formats) * weight_share(row.op)
+            if row.path in self._copied:
+                cost = replace(cost, weights=tuple(replace(weight, copies=ONE / row.times) for weight in cost.weights))
+            return cost.weight_bytes(self.formats) * weight_share(row.op) * _fuller(row.op)
 
         return self._terms(share, stored=True)
+
+    @property
+    def _copied(self) -> tuple[tuple[str, str, str], ...]:
+        """Rows of a last stage that read the first one's token table: the head where it is tied, else modules that guess."""
+        if self.stages == 1:
+            return ()
+        return (HEAD,) if self.model.tie_word_embeddings else (("mtp", "mtp", "embed_tokens"),)
 
     def _kept(self, per_token: bool) -> tuple[Term, ...]:
         def share(row: Row) -> Expr:
@@ -152,6 +159,14 @@ class Held:
             routed = tokens * used * width * (dispatch_bytes(self.formats) + size) * _if_several(n_dp * n_cp) / n_tp
             terms.append(Term(("dispatch and combine",), 1, routed, routed, {}))
         return tuple(terms)
+
+
+def _fuller(op: Op) -> Expr:
+    """What the rank with most experts stores over the mean, where expert ranks do not divide their number."""
+    if op.split != "experts":
+        return ONE
+    experts = op.cost.weights[0].copies
+    return ceil_div(experts, n_ep) * n_ep / experts
 
 
 def _if_several(ranks: Expr) -> Expr:
@@ -237,7 +252,8 @@ class Demand:
         each = [self._stage(stages, stage, letters) for stage in _distinct_stages(self.model, stages)]
         totals = np.stack([np.sum(list(rows.values()), axis=0) for rows in each])
         fullest = totals.argmax(axis=0)
-        return {name: np.choose(fullest, [rows[name] for rows in each]) for name in each[0]}
+        places = np.arange(len(fullest))
+        return {name: np.stack([rows.get(name, 0 * places) for rows in each])[fullest, places] for name in each[-1]}
 
     def _stage(self, stages: int, stage: int, letters: dict[str, Array]) -> dict[str, Array]:
         known: dict[Any, Any] = {LETTERS[name].symbol: values for name, values in letters.items()}
@@ -386,13 +402,16 @@ class DeviceMemory:
         return rank_letters(self.layout, batch, context, self.pass_tokens)
 
 
-def rank_letters(layout: Parallel, batch: Array, context: Array, pass_tokens: int) -> dict[str, Array]:
-    """Arrays for the letters of `Demand.rows`; a pass holds at least the sequences that decode together on a rank."""
-    ones = np.ones(len(batch))
-    tokens = np.maximum(np.minimum(pass_tokens, batch * context), np.ceil(batch / layout.dp))
+def rank_letters(layout: Any, batch: Array, context: Array, pass_tokens: int) -> dict[str, Array]:
+    """Arrays for the letters of `Demand.rows`, from one layout or an array for each of its degrees.
+
+    A rank's largest pass holds what its group has, up to `pass_tokens`, and at least the sequences that decode together.
+    """
+    ones, group = np.ones(len(batch)), np.ceil(batch / layout.dp)
+    tokens = np.maximum(np.minimum(pass_tokens, group * context), group)
     return {
         "B": batch.astype(float), "S": context.astype(float), "T": tokens.astype(float),
-        "n_tp": layout.tp * ones, "n_dp": layout.dp * ones, "n_cp": layout.cp * ones,
+        "n_tp": layout.tp * ones, "n_dp": layout.dp * ones, "n_cp": layout.cp * ones, "n_ep": layout.ep * ones,
     }  # fmt: skip
 
 
@@ -431,6 +450,10 @@ def device_memory(
         raise CostModelError(f"reserve got {shown(reserve)}; give a share of the memory, at least 0 and less than 1")
     if view not in ("theory", "engine"):
         raise CostModelError(f"view got {shown(view)}; give theory or engine")
+    if whole("mtp", mtp, least=0) > (available := chosen.mtp.modules if chosen.mtp else 0):
+        raise CostModelError(f"{chosen.name} has {available} modules that guess tokens, not {shown(mtp)}; give mtp={available}")
+    if mtp and draft is not None:
+        raise CostModelError("mtp and draft both guess tokens; give one of them")
     formats = precision if isinstance(precision, Precision) else Precision.named(precision, cache=cache_precision)
     demand = Demand(
         chosen, formats, View(engine=view == "engine", speculative=whole("speculative", speculative, least=0)),

@@ -84,7 +84,7 @@ def weight_share(op: Op) -> Expr:
     """
     if op.split == "experts":
         return ONE / (n_tp * n_dp * n_cp)
-    if op.split == "none":
+    if op.split == "none" or op.kernel == "norm":  # a norm of each head has the same weight for all of them
         return ONE
     return ONE / n_tp if op.heads is None else ceil_div(op.heads, n_tp) / op.heads
 
@@ -92,13 +92,15 @@ def weight_share(op: Op) -> Expr:
 def kept_share(kept: Kept, precision: Precision, view: View) -> Expr:
     """Bytes that one rank keeps of what a layer keeps, of B sequences in the replica's stage, in the letters of ranks.
 
-    Sequences are spread over the dp groups, a context's tokens over the cp ranks, heads over the tp ranks; a latent, and a
-    state that is not cut into heads, is whole on each.
+    Sequences are spread over the dp groups, a context's tokens (an engine's pages) over the cp ranks, heads over the tp ranks; a
+    latent, and a state that is not cut into heads, is whole on each.
     """
     if kept.borrowed:
         return Integer(0)
     slots = kept.slots(view)
-    slots = ceil_div(slots, n_cp) if kept.per_token else slots
+    if kept.per_token:
+        page = view.block if view.engine else 1
+        slots = page * ceil_div(slots / page, n_cp)
     heads = ceil_div(kept.heads, n_tp) if kept.split else kept.heads
     return ceil_div(B, n_dp) * slots * kept.unit_bytes(precision, heads)
 

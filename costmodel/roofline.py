@@ -21,7 +21,7 @@ from costmodel.architecture import Architecture
 from costmodel.calibration.fit import Fit, guessed
 from costmodel.calibration.store import Calibration, read_calibration
 from costmodel.catalog import calibration_file, calibrations
-from costmodel.cost import Cost, Weight
+from costmodel.cost import THEORY, Cost, Kept, Weight
 from costmodel.errors import CostModelError
 from costmodel.evaluate import evaluate, walk_floats
 from costmodel.footprint import dispatch_bytes
@@ -679,7 +679,7 @@ def _messages(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iter
     if (points.dp * points.cp > 1).any():
         yield from _dispatches(launches, numbers, width)
     if (points.cp > 1).any():
-        yield from _rings(launches, numbers, width)
+        yield from _rings(launches, numbers)
     if (points.pp > 1).any():
         yield from _handovers(launches, numbers, width)
 
@@ -723,26 +723,31 @@ def _all_reduces(launches: Sequence[Launch], numbers: _Numbers, width: int) -> I
 def _dispatches(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
     """Tokens on their way to experts on other ranks, and back: to each of a token's experts, those of its own rank apart.
 
-    Where experts are cut and not spread, all groups' tokens meet on every rank instead. Between nodes, what stays within one
-    costs nothing beside what leaves it.
+    The ranks that hold the same tokens send a part each. An expert cut over several ranks takes a token to all of them; where
+    experts are cut over all and not spread, all groups' tokens meet on every rank. Between nodes, what stays within one costs
+    nothing beside what leaves it.
     """
     part = numbers.part(frozenset({"batch", "tokens", "tp", "dp", "cp", "ep", "imbalance"}))
     points, size = part[0].points, _activation(numbers)
     first = {(launch.row.group, launch.row.block): launch for launch in reversed(launches) if launch.row.op.split == "experts"}
     ranks = points.tp * points.dp * points.cp
+    together = points.tp * (points.cp if points.single else 1)
     within = np.where(ranks > numbers.device.link_devices, np.minimum(points.ep, numbers.device.link_devices), 1.0)
     spread = np.where(points.dp * points.cp > 1, ranks, 1.0)
     for launch in first.values():
         used = part[0].value(launch.row, dict(launch.row.op.shape)["topk"])
-        others = points.dp * points.cp - 1
-        leave = np.where(points.ep > 1, used * (1 - within / np.maximum(points.ep, 2)), others) * points.imbalance
+        leave = np.where(points.ep > 1, used * (1 - within / np.maximum(points.ep, 2)) * ranks / points.ep, ranks - together)
+        leave = leave * np.where(points.ep > 1, points.imbalance, 1.0)
         for name, each in (("dispatch", float(dispatch_bytes(numbers.formats))), ("combine", size)):
-            moved = points.rows / points.tp * leave * width * each
+            moved = points.rows / together * leave * width * each
             yield _sent(launch, part, name, "sent", spread, moved, ranks, launch.times)
 
 
-def _rings(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
-    """Keys and values of a prompt pass by every context-parallel rank; of a single token, partial outputs are added up."""
+def _rings(launches: Sequence[Launch], numbers: _Numbers) -> Iterator[Launch]:
+    """Keys and values of a prompt pass by every context-parallel rank, all heads that a rank has of them, a latent whole.
+
+    Of a single token, the partial outputs of a rank's heads are added up.
+    """
     single = numbers.points.single
     part = numbers.part(frozenset({"batch", "tokens", "tp", "cp", *(() if single else ("context",))}))
     points = part[0].points
@@ -751,12 +756,21 @@ def _rings(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterato
         if launch.row.op.kind != "attend" or not kept:
             continue
         if single:
-            size, kernel = points.batch * width * _activation(numbers), "allreduce"
+            shape, kernel = dict(launch.row.op.shape), "allreduce"
+            outputs = part[0].value(launch.row, shape["heads"] * shape["d_v"]) / points.tp
+            size = points.rows * outputs * _activation(numbers)
         else:
-            each = sum(part[0].value(launch.row, item.unit_bytes(numbers.formats, item.heads)) for item in kept)
-            size, kernel = points.batch * points.context * each * (points.cp - 1) / points.cp / points.tp, "sent"
+            each, kernel = sum(_passed_on(part[0], launch.row, item) for item in kept), "sent"
+            size = points.batch * each * (points.cp - 1) / points.cp
         name = "merge" if single else "ring"
         yield _sent(launch, part, name, kernel, points.cp, size, points.tp * points.cp, launch.times)
+
+
+def _passed_on(numbers: _Numbers, row: Row, kept: Kept) -> Array:
+    """Bytes that a rank's heads have of a sequence's tokens in sight."""
+    heads = numbers.value(row, kept.heads)
+    here = np.ceil(heads / numbers.points.tp) / heads if kept.split else 1.0
+    return np.asarray(numbers.value(row, kept.slots(THEORY) * kept.unit_bytes(numbers.formats, kept.heads)) * here)
 
 
 def _handovers(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:

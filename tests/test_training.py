@@ -158,7 +158,7 @@ def test_stages_and_ranks_hold_the_model_once() -> None:
             value = part(tp_ranks=tp, ep_ranks=ep)
             if "experts." in path:
                 experts += value * tp * ep
-            elif path.endswith((".norm", ".final_norm", ".router")):  # whole on each rank
+            elif path.endswith((".norm", ".final_norm", ".router", ".q_norm", ".k_norm")):  # whole on each rank
                 other += value
             else:
                 other += value * tp

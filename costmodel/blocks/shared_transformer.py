@@ -76,7 +76,7 @@ class SharedTransformer(Mixer):
         pairs = visible_pairs(forward.attention, forward.phase)
         widths = {"q": n_h * d_h, "k": n_kv * d_h, "v": n_kv * d_h}
         return [
-            *(linear(f"{name}_proj", 2 * d_model, width) for name, width in widths.items()),
+            *(linear(f"{name}_proj", 2 * d_model, width, heads=None if name == "q" else n_kv) for name, width in widths.items()),
             *(op for name, width in widths.items() if self.attention_adapter for op in _adapter(name, 2 * d_model, width)),
             *([vector("rope", N * (n_h + n_kv) * d_h, 3, kernel="rope")] if self.rope else []),
             attend("attention", n_h, d_h, d_h, pairs, self.kept()),
