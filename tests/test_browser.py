@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import costmodel as cm
+from costmodel.offers import offer
+from costmodel.promises import serve_sentence
 from costmodel.reporting import MEDIA, scenario_file
 from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
 from costmodel.sentences import cache_sentence, usual_lines, verdict
@@ -131,7 +133,7 @@ def upload(visit: Visit, name: str, data: bytes) -> str:
 
 def test_a_config_opens_and_bad_files_are_told(visit: Visit) -> None:
     page = visit.open("what-if?models=gpt2")
-    page.locator("[data-testid=stExpander] summary").first.click()
+    page.locator("[data-testid=stMain] [data-testid=stExpander] summary").first.click()
     assert "is open in this session" in upload(visit, "config.json", (HERE / "configs" / "qwen3-8b.json").read_bytes())
     assert page.locator(".st-key-models [data-baseweb=tag], .st-key-models [data-testid=stMultiSelectTag]").count() != 1
     for name, data in {
@@ -143,7 +145,7 @@ def test_a_config_opens_and_bad_files_are_told(visit: Visit) -> None:
     }.items():
         page.reload()
         visit.settle()
-        page.locator("[data-testid=stExpander] summary").first.click()
+        page.locator("[data-testid=stMain] [data-testid=stExpander] summary").first.click()
         told = upload(visit, name, data)
         assert told.strip(), name
         assert len(told.strip().splitlines()) <= 2, name
@@ -262,3 +264,23 @@ def test_a_click_on_the_landscape_opens_the_model(visit: Visit) -> None:
     page.mouse.move(box["x"], box["y"])
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_url(re.compile("models=gpt2&models="))
+
+
+def test_traffic_is_asked_under_more(visit: Visit) -> None:
+    page = visit.open("serve?models=gemma-3-27b&models=llama-3.1-8b")
+    now = Scenario(models=("gemma-3-27b", "llama-3.1-8b"))
+    assert serve_sentence(offer(cm.load("gemma-3-27b"), now), now) in page.inner_text("[data-testid=stMainBlockContainer]")
+    page.locator("[data-testid=stSidebar] [data-testid=stExpander] summary").click()
+    for name, value in (("requests_per_s", "3.5"), ("usd_per_hour", "2"), ("prompt", "8192")):
+        page.locator(f".st-key-{name} input").fill(value)
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile(f"{name}={value}"))
+    visit.settle()
+    now = now.model_copy(update={"requests_per_s": 3.5, "usd_per_hour": 2.0, "prompt": 8192})
+    assert serve_sentence(offer(cm.load("gemma-3-27b"), now), now) in page.inner_text("[data-testid=stMainBlockContainer]")
+    assert page.locator(".js-plotly-plot .scatterlayer .trace").count() >= 2
+    address = page.url
+    with visiting(page.context.browser, visit.address) as other:
+        other.page.goto(address)
+        other.settle()
+        assert serve_sentence(offer(cm.load("gemma-3-27b"), now), now) in other.page.inner_text("[data-testid=stMain]")
