@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
+    from costmodel.designing import design
+    from costmodel.designs import Design, Designs
     from costmodel.errors import CostModelError, UnsupportedArchitecture
     from costmodel.estimating import Estimate, estimate, time_pass
     from costmodel.families import family
@@ -81,6 +83,8 @@ _HOME = {
     "catalog": ("accelerator", "accelerators", "load", "presets"),
     "comparison": ("compare", "diff"),
     "crossings": ("crossover", "largest"),
+    "designing": ("design",),
+    "designs": ("Design", "Designs"),
     "errors": ("CostModelError", "UnsupportedArchitecture"),
     "families": ("family",),
     "formula": ("Formula",),
@@ -119,6 +123,8 @@ __all__ = [
     "Bound",
     "Capacity",
     "CostModelError",
+    "Design",
+    "Designs",
     "DeviceMemory",
     "Diffusion",
     "Estimate",
@@ -160,6 +166,7 @@ __all__ = [
     "capacity",
     "compare",
     "crossover",
+    "design",
     "device_memory",
     "diff",
     "estimate",

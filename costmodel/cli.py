@@ -226,6 +226,46 @@ def sweep(
 
 
 @app.command()
+def design(
+    model: ModelArgument,
+    cache: Annotated[str, typer.Option(help="Most bytes of cache: 16GiB, 16GB; no limit by default.")] = "",
+    context: ContextOption = "128k",
+    batch: BatchOption = 1,
+    flops: Annotated[float | None, typer.Option(help="Most FLOPs of a decode step, as a multiple of now: 1.0.")] = None,
+    params: Annotated[float | None, typer.Option(help="Most parameters, as a multiple of now.")] = None,
+    changes: Annotated[int, typer.Option(help="Changes made at once, at most: 1 or 2.")] = 2,
+    kind: Annotated[list[str] | None, typer.Option(help="A kind of change to try: kv_heads, window ...; may be repeated.")] = None,
+    mixer: Annotated[
+        list[str] | None, typer.Option(help="What layers may turn to: mla, qwen3-next-80b-a3b/deltanet; may be repeated.")
+    ] = None,
+    hold: Annotated[str, typer.Option(help="What feed-forward widths keep equal: decode_flops or params_total.")] = "",
+    round_to: Annotated[int, typer.Option(help="Widths so changed are multiples of it.")] = 64,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="What the front is over: cache_bytes, decode_flops, distance ...; may be repeated.")
+    ] = None,
+    cache_precision: CacheOption = "bf16",
+    write: Annotated[tuple[int, Path] | None, typer.Option(help="A design's number, and the TOML file to write it to.")] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Search small changes that meet limits of cache, FLOPs and parameters: all that no other beats, smallest change first."""
+    from costmodel.designing import OBJECTIVE
+    from costmodel.designing import design as search
+    from costmodel.files import write_text
+    from costmodel.moves import MIXERS
+    from costmodel.units import parse_tokens
+
+    found = search(
+        model, cache or None, parse_tokens(context), batch, flops, params, kind or None, objective or OBJECTIVE, changes,
+        cache_precision, hold or None, round_to, mixer or MIXERS,
+    )  # fmt: skip
+    saved = None if write is None else found.numbered(write[0]).toml
+    emit([found.table_for(people=form in (Format.table, Format.md))], form)
+    if write is not None and saved is not None:
+        write_text(write[1], saved)
+        sys.stderr.write(f"wrote {shown(str(write[1]))[1:-1]}\n")
+
+
+@app.command()
 def train(
     model: ModelArgument,
     on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],

@@ -175,6 +175,28 @@ def parse_count(text: str) -> int:
     raise CostModelError(f"{shown(text)} is no count; give a whole number such as 300B, 14.8T or 1_000_000")
 
 
+_BYTES = re.compile(r"([0-9]+(?:[_,][0-9]+)*)(?:\.([0-9]{1,12}))?\s*(?:([kKMGTPE]i?)?B)?", re.ASCII)
+
+
+def parse_bytes(text: str) -> int:
+    """Reads a size: a plain number of bytes, or one with KiB, MiB, GiB, TiB (powers of 1,024) or kB, MB, GB, TB (of 1,000).
+
+    A part of a byte is left out. Raises CostModelError for anything else.
+
+    >>> parse_bytes("16GiB"), parse_bytes("16 GB"), parse_bytes("1_024")
+    (17179869184, 16000000000, 1024)
+    """
+    match = _BYTES.fullmatch(text.strip()) if isinstance(text, str) and len(text) < 64 else None
+    if match:
+        whole, decimals, prefix = match.groups()
+        name = (prefix or "").replace("k", "K")
+        scale = 1024 ** BINARY.index(name) if name.endswith("i") else 1000 ** DECIMAL.index(name.replace("K", "k"))
+        value = Fraction(f"{whole.replace('_', '').replace(',', '')}.{decimals or 0}") * scale
+        if value >= 1:
+            return int(value)
+    raise CostModelError(f"{shown(text)} is no size; give bytes such as 16GiB, 16GB or 17179869184")
+
+
 def whole(name: str, value: Any, least: int = 1) -> int:
     """A batch, a context or a count as an int.
 
