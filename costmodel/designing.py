@@ -106,6 +106,8 @@ def design(
     context, batch, round_to = whole("context", context), whole("batch", batch), whole("round_to", round_to)
     most_changes, kinds = _most_changes(most_changes), _named("change", changes, CHANGES) or CHANGES[:-1]
     objective = _named("objective", objective, OBJECTIVES) or OBJECTIVE
+    if hold is not None and not _widths(base):
+        raise CostModelError(f"{base.name} has no feed-forward layers whose width could hold {hold}; leave hold out")
     search = _Search(base, context, batch, _format(cache_precision), hold, round_to)
     moves = search.moves(kinds, limits.cache_bytes, _texts("mixers", mixers))
     return search.answer(list(search.candidates(moves, most_changes)), limits, objective)
@@ -160,11 +162,7 @@ class _Search:
         """Widths of feed-forward layers, all by one factor, with which what is held equals the base's or is just below."""
         assert self.hold
         missing = getattr(self.now, self.hold) - getattr(prices.of(model), self.hold)
-        widths = {
-            f"{group.name}/feed_forward/{name}": getattr(group.feed_forward, name)
-            for group in model.layers for name in ADJUSTED if hasattr(group.feed_forward, name)
-        }  # fmt: skip
-        free = {path: width for path, width in widths.items() if path not in edits}
+        free = {path: width for path, width in _widths(model).items() if path not in edits}
         if not missing:
             return {}
         if not free:
@@ -232,6 +230,14 @@ class _Search:
                 over = f"{excess:,.4g} times the limit" if excess >= 2 else f"{excess - 1:.2%} over the limit"
                 more = "or allow more kinds of change" if name != "params_total" else "or ask for less of the other limits"
                 yield f"{told} of {TITLES[name]} at {tokens(self.context)} tokens, {over}; relax {asked[name]} to {value}, {more}"
+
+
+def _widths(model: Architecture) -> dict[str, int]:
+    """Widths of feed-forward layers by path."""
+    return {
+        f"{group.name}/feed_forward/{name}": getattr(group.feed_forward, name)
+        for group in model.layers for name in ADJUSTED if hasattr(group.feed_forward, name)
+    }  # fmt: skip
 
 
 def pareto(scores: Sequence[tuple[Any, ...]]) -> list[int]:

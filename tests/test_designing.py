@@ -410,3 +410,8 @@ def test_pairs_never_set_one_path_twice() -> None:
     for a, b in combinations(moves[::5], 2):
         both = a.beside(b)
         assert both is None or (a.edits.items() | b.edits.items()) <= both.items()
+
+
+def test_what_cannot_be_held_is_one_line() -> None:
+    with pytest.raises(cm.CostModelError, match="no feed-forward layers whose width could hold"):
+        cm.design("zamba2-1.2b", hold="params_total")
