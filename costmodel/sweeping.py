@@ -165,15 +165,16 @@ def _in_memory(question: Question, executor: Executor | None, progress: Follow |
 def _frame(grid: Grid, values: dict[str, Values], why: NDArray[np.int32], reasons: Iterable[str]) -> pd.DataFrame:
     import pandas as pd
 
+    text = pd.Index([""]).dtype  # what this pandas takes texts for
     columns: dict[str, Any] = {}
     for axis in grid.axes:
         codes = grid.code(axis, 0, grid.points)
         if axis.is_text:
-            columns[axis.name] = pd.Categorical.from_codes(codes, categories=pd.Index(axis.told, dtype=object))
+            columns[axis.name] = pd.Categorical.from_codes(codes, categories=pd.Index(axis.told, dtype=text))
         else:
             columns[axis.name] = pd.Series(axis.column(), dtype="Int64" if axis.holes else None).array.take(codes)
     columns |= values
-    return pd.DataFrame(columns | {"why": pd.Categorical.from_codes(why, categories=pd.Index(list(reasons), dtype=object))})
+    return pd.DataFrame(columns | {"why": pd.Categorical.from_codes(why, categories=pd.Index(list(reasons), dtype=text))})
 
 
 def _followed(
@@ -233,7 +234,7 @@ def _outcomes(
             future.cancel()
     if losses:
         notes.append(
-            f"{len(losses):,} blocks were lost with their workers and evaluated again ({', '.join(dict.fromkeys(losses))})"
+            f"{len(losses):,} times a block was lost with its worker and evaluated again ({', '.join(dict.fromkeys(losses))})"
         )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import as_accelerator, parse, preset
+from costmodel.catalog import accelerators, as_accelerator, parse, preset
 from costmodel.errors import CostModelError, excerpt, shown
 from costmodel.estimating import formats_of
 from costmodel.formula import Formula
@@ -139,8 +139,9 @@ def _of_estimate(name: str, unit: str, told: Callable[[Workloads, Mapping[str, A
 
 
 def _accelerator(value: Any) -> Any:
-    as_accelerator(value)
-    return value
+    """A preset's name, or what a file says: another machine need not have the file."""
+    found = as_accelerator(value)
+    return value if value in accelerators() else found
 
 
 def _format(role: str, value: Any) -> Any:
