@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from costmodel.memory import Capacity, capacity
     from costmodel.parallelism import Parallel
     from costmodel.planning import Plan, plan
-    from costmodel.reporting import report
+    from costmodel.reporting import Report, report
     from costmodel.serving import Service, Speculation, Traffic, serve
     from costmodel.sweeping import SweepResult, sweep
     from costmodel.towers import Projector, VisionTower
@@ -93,7 +93,7 @@ _HOME = {
     "layers": ("LayerGroup",),
     "lengths": ("Lengths",),
     "memory": ("Capacity", "capacity"),
-    "reporting": ("report",),
+    "reporting": ("Report", "report"),
     "sweeping": ("SweepResult", "sweep"),
     "estimating": ("Estimate", "estimate", "time_pass"),
     "footprint": ("DeviceMemory", "device_memory"),
@@ -147,6 +147,7 @@ __all__ = [
     "RWKVChannelMix",
     "Recursion",
     "Reference",
+    "Report",
     "Service",
     "SharedTransformer",
     "ShortConv",

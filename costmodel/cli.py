@@ -369,33 +369,80 @@ def derive(
     emit(derivation_tables(family, preset or None, parse_tokens(context), batch), form)
 
 
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    html = "html"
+    md = "md"
+    pdf = "pdf"
+    xlsx = "xlsx"
+    csv = "csv"
+    json = "json"
+    folder = "folder"
+    table = "table"
+
+
 @app.command()
 def report(
-    model: ModelArgument,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="A preset name, a file, several to compare, or `all`: a report for each preset.")
+    ] = None,
     context: ContextOption = "128k",
     batch: BatchOption = 1,
+    precision: PrecisionOption = "bf16",
+    cache_precision: CacheOption = "bf16",
+    view: Annotated[str, typer.Option(help="The cache: theory (what must be kept) or engine (what a server reserves).")] = "theory",
+    on: Annotated[str, typer.Option(help="The accelerator of roofline and price.")] = "h200",
+    devices: Annotated[int, typer.Option("--devices", "-d", help="How many of them.")] = 16,
+    units: Annotated[str, typer.Option(help="Bytes in GiB or GB.")] = "GiB",
+    link: Annotated[str, typer.Option(help="A dashboard's link, in the place of models and all above.")] = "",
+    calibration: Annotated[str, typer.Option(help="A calibration's name or file, in the place of models.")] = "",
     form: Annotated[
-        Format, typer.Option("--format", "-f", help="md reads well; json and csv are exact, in base units.")
-    ] = Format.md,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; stdout by default.")] = None,
+        ReportFormat | None, typer.Option("--format", "-f", help="By default as the file ends, else md; json and csv are exact.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file or folder to write; stdout by default.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Whether a folder holds a PDF too.")] = True,
 ) -> None:
-    """Write one architecture's report."""
-    from costmodel.catalog import load
-    from costmodel.reporting import report as write
-    from costmodel.reporting import report_data, report_tables
-    from costmodel.units import parse_tokens
+    """Write a report to send around: one file, or a folder of all formats; for every preset at once with `all`."""
+    from costmodel.reporting.asking import Asked
 
-    chosen, length = load(model), parse_tokens(context)
-    if form is Format.table:
+    asked = Asked(tuple(models or ()), context, batch, precision, cache_precision, view, on, devices, units, link, calibration)
+    chosen = form or _form_of(out)
+    if asked.every:
+        _report_all(asked, chosen, out, pdf)
+        return
+    found = asked.report()
+    if chosen is ReportFormat.table:
         if out is not None:
-            raise CostModelError("a report's table is for the terminal; choose --format md, json or csv to write a file")
-        emit(report_tables(report_data(chosen, length, batch)), form)
-    elif out is None:
-        sys.stdout.write(write(chosen, form.value, None, length, batch))
-    else:
-        write(chosen, form.value, out, length, batch)
+            raise CostModelError(
+                "a report's table is for the terminal; choose html, md, pdf, xlsx, csv, json or folder"
+            )
+        emit(found.told, Format.table)
+    elif out is not None:
+        found.write(chosen.value, out, pdf=pdf)
         sys.stderr.write(f"wrote {shown(str(out))[1:-1]}\n")
-    note(chosen.remarks(length))
+    elif chosen in (ReportFormat.pdf, ReportFormat.xlsx, ReportFormat.folder):
+        raise CostModelError(f"{chosen.value} is nothing for a terminal; give --out with a place to write it")
+    else:
+        sys.stdout.write(found.terminal if chosen is ReportFormat.md and sys.stdout.isatty() else found.write(chosen.value))
+    note(found.remarks)
+
+
+def _report_all(asked: Any, chosen: ReportFormat, out: Path | None, pdf: bool) -> None:
+    """A report for each preset, in a folder."""
+    from costmodel.reporting.many import report_each
+
+    if out is None or chosen is ReportFormat.table:
+        raise CostModelError("reports of all presets need a folder and a format; give --out DIR --format html, md, pdf ...")
+    with _interruptible("the reports that are there are whole"), _bar("writing") as follow:
+        report_each(asked.names, chosen.value, out, None, follow, pdf=pdf, **asked.choices)
+    sys.stderr.write(f"wrote {len(asked.names)} reports to {shown(str(out))[1:-1]}\n")
+
+
+def _form_of(out: Path | None) -> ReportFormat:
+    """The format that a file's ending says; Markdown where it says none."""
+    ending = out.suffix[1:].lower() if out is not None else ""
+    return ReportFormat(ending) if ending in [form.value for form in ReportFormat] else ReportFormat.md
 
 
 @app.command("import")

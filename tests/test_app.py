@@ -445,11 +445,12 @@ def test_pages_have_the_librarys_numbers_to_the_digit() -> None:
 
 def test_the_report_page_shows_the_report() -> None:
     app = opened("report", models="gemma-3-1b", context="4k", batch="3")
-    for form in ("md", "json", "csv"):
-        app.selectbox(key="report_format").set_value(form)
-        run(app)
-        texts = [element.value for element in (*app.markdown, *app.code)]
-        assert cm.report("gemma-3-1b", form, context=4_096, batch=3).strip() in [text.strip() for text in texts]
+    app.toggle(key="report_preview").set_value(True)
+    run(app)
+    shown = next(iter(app.get("iframe"))).proto
+    assert cm.report("gemma-3-1b", "html", context=4_096, batch=3) in (shown.srcdoc, shown.src)
+    texts = [element.value for element in app.code]
+    assert any(text.startswith("costmodel report gemma-3-1b --context 4096 --batch 3") for text in texts)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -109,7 +109,7 @@ def test_every_format_of_a_scenario_has_its_numbers() -> None:
     scenario = Scenario(context=3_000, batch=2, weights="fp8", cache="fp8")
     model = cm.load("kimi-k2")
     cache = model.cache_bytes(context=3_000, batch=2, precision="fp8")
-    rows: list[dict[str, Any]] = json.loads(scenario_file("json", [model], scenario))
+    rows: list[dict[str, Any]] = json.loads(scenario_file("json", [model], scenario))["models"]
     assert rows[0]["cache_bytes"] == cache
     assert str(cache) in scenario_file("csv", [model], scenario)
     assert MEDIA.keys() == {"html", "md", "csv", "json"}
