@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         ShortConv,
         TokenMixing,
     )
-    from costmodel.bounds import Bound, bound, freed_tokens, pass_bound, prefill_per_decode
+    from costmodel.bounds import Bound, ExpertLimit, bound, expert_parallel_limit, freed_tokens, pass_bound, prefill_per_decode
     from costmodel.candidates import Limits
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
@@ -78,7 +78,7 @@ _HOME = {
         "ShortConv",
         "TokenMixing",
     ),
-    "bounds": ("Bound", "bound", "freed_tokens", "pass_bound", "prefill_per_decode"),
+    "bounds": ("Bound", "ExpertLimit", "bound", "expert_parallel_limit", "freed_tokens", "pass_bound", "prefill_per_decode"),
     "calibration.own": ("calibrate",),
     "catalog": ("accelerator", "accelerators", "load", "presets"),
     "comparison": ("compare", "diff"),
@@ -128,6 +128,7 @@ __all__ = [
     "DeviceMemory",
     "Diffusion",
     "Estimate",
+    "ExpertLimit",
     "Formula",
     "GatedDeltaNet",
     "LayerGroup",
@@ -171,6 +172,7 @@ __all__ = [
     "device_memory",
     "diff",
     "estimate",
+    "expert_parallel_limit",
     "family",
     "freed_tokens",
     "largest",

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from numbers import Real
 
+from costmodel.architecture import Architecture
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
+from costmodel.errors import CostModelError
 from costmodel.hardware import positive
 from costmodel.units import whole
 from costmodel.workload import Precision
@@ -88,6 +90,66 @@ def pass_bound(
     flops = sum(row["flops"] for row in rows)
     moved = sum(row["weight_bytes_moved"] + row["cache_bytes"] for row in rows)
     return bound(accelerator, flops, moved, devices, dtype, mfu)
+
+
+@dataclass(frozen=True)
+class ExpertLimit:
+    """What messages alone allow: `message_s` for a micro-batch to reach a layer's experts and come back, `seconds` for a token."""
+
+    message_s: float
+    seconds: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens a second of one sequence, at most."""
+        return 1 / self.seconds
+
+
+def expert_parallel_limit(
+    model: Source | None = None,
+    tokens: int = 32,
+    destinations: int = 9,
+    dispatch_bytes: float = 1,
+    combine_bytes: float = 2,
+    bytes_per_s: float = 50e9,
+    micro_batches: int = 2,
+    hidden_size: int | None = None,
+    layers: int | None = None,
+) -> ExpertLimit:
+    """The least seconds of a token whose experts are spread over devices: micro-batches take turns, and messages hide all else.
+
+    message = tokens x destinations x d_model x (dispatch + combine bytes) / bytes_per_s, for the `tokens` that a device has of a
+    micro-batch; a token takes layers x micro_batches of them. `destinations` are the devices a token goes to: its experts, a
+    shared one that is routed too included. `hidden_size` and `layers` are the model's, and its layers with experts, unless given.
+    DeepSeek-V3 at ISCA 2025, arXiv 2505.09343, section 2.3.2: every message at the full rate, no latency, no deduplication.
+
+    Raises CostModelError for an unknown model, one without experts, an impossible number, or neither model nor numbers.
+
+    >>> paper = expert_parallel_limit(hidden_size=7_000, layers=61)
+    >>> round(1e6 * paper.message_s, 2), round(1e3 * paper.seconds, 2)
+    (120.96, 14.76)
+    >>> round(1e3 * expert_parallel_limit("deepseek-v3").seconds, 2)
+    14.37
+    """
+    found = None if model is None else as_architecture(model)
+    width, depth = _given("hidden_size", hidden_size, found), _given("layers", layers, found)
+    sent = positive("dispatch_bytes", dispatch_bytes, most=16) + positive("combine_bytes", combine_bytes, most=16)
+    copies = whole("tokens", tokens) * whole("destinations", destinations)
+    message = copies * width * sent / positive("bytes_per_s", bytes_per_s)
+    return ExpertLimit(message, depth * whole("micro_batches", micro_batches) * message)
+
+
+def _given(name: str, value: int | None, model: Architecture | None) -> int:
+    """What is given, else the model's."""
+    if value is not None:
+        return whole(name, value)
+    if model is None:
+        raise CostModelError(f"{name} is missing; give it, or a model that has it")
+    if name == "hidden_size":
+        return model.hidden_size
+    if not model.experts:
+        raise CostModelError(f"{model.name} has no layers with experts; give layers, or a mixture of experts")
+    return sum(group.count for group in model.layers if group.name in model.experts)
 
 
 def prefill_per_decode(prefill_s: float, step_s: float, batch: int, output: int) -> float:

@@ -331,22 +331,34 @@ class DeviceMemory:
 
     @cached_property
     def theory_bytes(self) -> int:
-        """Cache and state in the theory view: what must be kept, without an engine's pages."""
-        view = View(speculative=self.demand.view.speculative)
-        plain = replace(self, demand=replace(self.demand, view=view))
-        return plain.cache_bytes
+        """Cache and state of the same device in the theory view: what must be kept, without an engine's pages."""
+        return self._kept_bytes(engine=False)
+
+    @cached_property
+    def engine_bytes(self) -> int:
+        """Cache and state of the same device in the engine view: what a paged server reserves."""
+        return self._kept_bytes(engine=True)
+
+    def _kept_bytes(self, *, engine: bool) -> int:
+        view = replace(self.demand.view, engine=engine)
+        rows = self._stage_rows(self.stage, replace(self.demand, view=view))
+        return int(sum(size[0] for name, size in rows.items() if name.removeprefix("draft ") in ("cache", "state")))
+
+    @cached_property
+    def stage(self) -> int:
+        """The stage of the pipeline whose devices hold most, from 0."""
+        stages = _distinct_stages(self.demand.model, self.layout.pp)
+        totals = [sum(values[0] for values in self._stage_rows(stage, self.demand).values()) for stage in stages]
+        return stages[int(np.argmax(totals))]
 
     def formula(self, name: str) -> Formula:
         """The Formula behind a row, on the device of the stage that holds most."""
         if name not in NAMES:
             raise CostModelError(f"no memory row {shown(name)}; give one of {', '.join(NAMES)}")
-        stages = _distinct_stages(self.demand.model, self.layout.pp)
-        totals = [sum(values[0] for values in self._stage_rows(stage).values()) for stage in stages]
-        stage = stages[int(np.argmax(totals))]
-        return self.demand._held(self.layout.pp, stage)[0][1].formula(name)
+        return self.demand._held(self.layout.pp, self.stage)[0][1].formula(name)
 
-    def _stage_rows(self, stage: int) -> dict[str, Array]:
-        return self.demand._stage(self.layout.pp, stage, self._letters(np.array([self.batch]), np.array([self.context])))
+    def _stage_rows(self, stage: int, demand: Demand) -> dict[str, Array]:
+        return demand._stage(self.layout.pp, stage, self._letters(np.array([self.batch]), np.array([self.context])))
 
     @cached_property
     def longest_context(self) -> int | None:
@@ -464,6 +476,26 @@ def device_memory(
     )
 
 
+COUNTED = {
+    "weights": ("derived", "of the rank that has most, scales included: matrices cut by tp, experts by all ranks, the rest whole"),
+    "cache": ("derived", "sequences by dp, tokens by cp, heads by tp (copied beyond their number), latents whole"),
+    "state": ("derived", "a slot for each sequence, and for each of its guessed tokens: heads by tp"),
+    "activations": ("assumed", "of the largest pass: the residual stream twice, and the widest row's inputs and outputs"),
+    "logits": ("assumed", "fp32 of the whole vocabulary, a row for each sequence and each of its guessed tokens"),
+    "messages": ("assumed", "buffers of a layer's sums among tp ranks, and of tokens to and from experts, at even load"),
+    "reserve": ("assumed", "what the runtime, its kernels and fragmentation take of the device"),
+}
+"""What each row counts, and whether it follows from the model or is assumed."""
+
+
 def rows_table(held: DeviceMemory) -> Sequence[dict[str, Any]]:
-    """The rows as plain dicts: bytes, share of the device."""
-    return [{"row": name, "bytes": size, "share": size / held.memory_bytes} for name, size in held.rows.items()]
+    """The rows as plain dicts: bytes, share of the device, whether derived or assumed (`status`), and what is counted.
+
+    >>> [row["status"] for row in rows_table(device_memory("gpt2", "l4", context=1024)) if row["row"] in ("weights", "reserve")]
+    ['derived', 'assumed']
+    """
+    return [
+        {"row": name, "bytes": size, "share": size / held.memory_bytes, "status": status, "counts": words}
+        for name, size in held.rows.items()
+        for status, words in [COUNTED[name.removeprefix("draft ")]]
+    ]

@@ -84,7 +84,7 @@ def weight_share(op: Op) -> Expr:
     """
     if op.split == "experts":
         return ONE / (n_tp * n_dp * n_cp)
-    if op.split == "none" or op.kernel == "norm":  # a norm of each head has the same weight for all of them
+    if op.split == "none" or op.name.endswith("norm"):  # a norm of each head has the same weight for all of them
         return ONE
     return ONE / n_tp if op.heads is None else ceil_div(op.heads, n_tp) / op.heads
 

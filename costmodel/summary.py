@@ -11,6 +11,7 @@ from costmodel.architecture import Architecture
 from costmodel.catalog import Source, accelerator, accelerators
 from costmodel.comparison import Stored, comparison_rows, diff_rows
 from costmodel.crossings import crossover
+from costmodel.footprint import DeviceMemory, rows_table
 from costmodel.formula import Formula
 from costmodel.hardware import Accelerator
 from costmodel.importers import Imported
@@ -170,6 +171,30 @@ def estimate_tables(found: Estimate, *, by_quantity: bool = True) -> list[Table]
     rows = [{"quantity": name, found.model: value} for name, value in values.items()] if by_quantity else [values]
     first = Table("estimate", title, rows, row_units=ESTIMATED if by_quantity else {}, remarks=(*found.notes, *ESTIMATE_REMARKS))
     return [first, Table("ops", "Where the time goes", found.ops_rows, {"seconds": "s", "share": "share"})]
+
+
+MEMORY_ANSWERS = {
+    "used_bytes": "bytes", "memory_bytes": "bytes", "free_bytes": "bytes", "fits": "", "theory_bytes": "bytes",
+    "engine_bytes": "bytes", "longest_context": "", "most_sequences": "", "fewest_devices": "", "loosest": "",
+}  # fmt: skip
+"""What `memory` answers beside its rows, with its unit."""
+MEMORY_REMARKS = (
+    "theory_bytes: cache and state that must be kept; engine_bytes: what a paged server reserves for them",
+    "longest_context at this batch, most_sequences of a replica at this context (10^12: nothing binds), fewest_devices by tensor "
+    "parallelism alone, loosest: the first formats (weights/cache) that fit of " + ", ".join("/".join(pair) for pair in LADDER),
+)
+
+
+def memory_tables(held: DeviceMemory, *, by_quantity: bool = True) -> list[Table]:
+    """What `costmodel memory` answers: what the fullest device holds, row by row, and what would fit."""
+    model, layout = held.demand.model, held.layout
+    title = f"{model.name} on {layout.devices:,} x {held.accelerator.name} ({layout.name}), {workload(held.batch, held.context)}"
+    where = f"a device of stage {held.stage + 1} of {layout.pp}, which holds most" if layout.pp > 1 else "each device"
+    units = {"bytes": "bytes", "share": "share"}
+    rows = Table("memory", f"{title}: {where}", rows_table(held), units, remarks=(*model.remarks(held.context), *MEMORY_REMARKS))
+    values = {name: getattr(held, name) for name in MEMORY_ANSWERS} | {"loosest": "/".join(held.loosest or ()) or None}
+    answers = [{"quantity": name, model.name: value} for name, value in values.items()] if by_quantity else [values]
+    return [rows, Table("fits", "What fits", answers, row_units=MEMORY_ANSWERS if by_quantity else {})]
 
 
 TRAINED = {

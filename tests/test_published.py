@@ -137,6 +137,11 @@ def kipply_52b() -> cm.Architecture:
     return gpt(64, 8192, 64, positions=None)
 
 
+def isca_messages(bytes_per_s: float) -> cm.ExpertLimit:
+    """As the paper rounds DeepSeek-V3: 7,000 wide, experts in all 61 layers."""
+    return cm.expert_parallel_limit(hidden_size=7_000, layers=61, bytes_per_s=bytes_per_s)
+
+
 def stated(parameters: float, kept: int = 2) -> cm.Architecture:
     """A layer with exactly as many parameters, and elements kept of a token, as a source states in round numbers."""
     width, heads = 1000, cm.GQA(num_attention_heads=1, num_key_value_heads=1, head_dim=kept // 2, rotary_dim=0)
@@ -478,6 +483,11 @@ FIGURES: dict[str, Callable[[], float]] = {
     "isca-t4-tokday": lambda: deepseek_run().flops_per_token / 1e9,
     "isca-t4-step": lambda: deepseek_run().step_s or 0,
     "oii-cost": lambda: cm.accelerator("h800").rent(226.75 * 8 * 24),
+    # messages to experts: InfiniBand at 50 GB/s, NVL72 at 900
+    "isca-tps-ib": lambda: isca_messages(50e9).tokens_per_s,
+    "isca-comm-nvl": lambda: 1e6 * isca_messages(900e9).message_s,
+    "isca-tpot-nvl": lambda: 1e3 * isca_messages(900e9).seconds,
+    "isca-tps-nvl": lambda: isca_messages(900e9).tokens_per_s,
     # activations: Korthikanti et al., and what Megatron-LM repeats of them
     "kor-5ash-mtnlg": lambda: activations(MT_NLG_530B, "none") - activations(MT_NLG_530B, "selective"),
     "kor-save-gpt3": lambda: 100 * (1 - activations(GPT3_175B, "selective") / activations(GPT3_175B, "none")),
