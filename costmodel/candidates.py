@@ -16,7 +16,7 @@ from costmodel.errors import shown
 from costmodel.footprint import PASS_TOKENS, RESERVE, Demand, head_counts, most_experts, rank_letters
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel
-from costmodel.queueing import queue
+from costmodel.queueing import Queue, queue
 from costmodel.serving import Engine, Layouts, Mode, Speculation, Traffic, with_room
 from costmodel.workload import Checked, View
 
@@ -268,7 +268,7 @@ def _colocated(
         tpot = between / engine.tokens_per_step
         rate = rate * pool.columns.groups[places]
         replicas = np.ceil(traffic.requests_per_s / rate)
-    slots, used = _slots(pool, places, batch, used, step, between, replicas, limits)
+    slots, used = _slots(pool, places, batch, used, between, replicas, limits)
     fits, nothing = fits & (used <= engine.device.memory_bytes), np.full(len(places), -1)
     return Candidates(
         pool, "colocated", places, batch, slots, used, step, tpot, rate, service, replicas, nothing, np.zeros(len(places)), fits
@@ -276,7 +276,7 @@ def _colocated(
 
 
 def _slots(
-    pool: Pool, places: Places, batch: Array, used: Array, step: Array, between: Array, replicas: Array, limits: Limits
+    pool: Pool, places: Places, batch: Array, used: Array, between: Array, replicas: Array, limits: Limits
 ) -> tuple[Array, Array]:
     """Sequences on a rank that memory must have room for, and the bytes used then: as many as decode at almost all times.
 
@@ -288,7 +288,7 @@ def _slots(
     decoding, streams = traffic.requests_per_s * steps * between, replicas * pool.columns.groups[places]
     known = np.isfinite(decoding) & np.isfinite(streams)
     slots, used = batch.copy(), used.copy()
-    growth = step[known] / pool.empty_s[places[known]]
+    growth = between[known] / pool.empty_s[places[known]]
     slots[known] = np.maximum(batch[known], np.ceil((with_room(decoding[known], growth, limits.level) + 1) / streams[known]))
     more = np.flatnonzero(slots > batch)
     used[more] = pool.used_bytes(places[more], slots[more], traffic.longest)
@@ -305,7 +305,7 @@ def _disaggregated(
         others = batch - 1 if engine.steps > 0 else batch
         rate = np.where(fits, others / step / max(engine.steps, 1e-9), 0.0) * pool.columns.groups[places]
         replicas = np.maximum(np.ceil(traffic.requests_per_s / rate), 1)
-    slots, used = _slots(pool, places, batch, used, step, step, replicas, limits)
+    slots, used = _slots(pool, places, batch, used, step, replicas, limits)
     fits = fits & (used <= engine.device.memory_bytes)
     prefill, apart = _prefill_pools(pool, limits)
     prefill, apart = prefill[places], apart[places]
@@ -399,10 +399,15 @@ def enough(service: Array, traffic: Traffic, streams: Array, fewest: Array, limi
     return np.where(never, np.inf, high)
 
 
-def _late(service: Array, weights: Array, rate: float, servers: Array, limit: Array, step: Array) -> Array:
-    """The share of first tokens that come after the limit. Very many servers count as `MOST_SERVERS`, equally busy."""
+def prompt_queue(service: Array, weights: Array, rate: float, servers: Array) -> Queue:
+    """Prompts before engines [candidates]. Very many servers count as `MOST_SERVERS`, equally busy."""
     counted = np.minimum(servers, MOST_SERVERS)
-    waiting = queue(rate * counted / servers, service, weights, counted)
+    return queue(rate * counted / servers, service, weights, counted)
+
+
+def _late(service: Array, weights: Array, rate: float, servers: Array, limit: Array, step: Array) -> Array:
+    """The share of first tokens that come after the limit."""
+    waiting = prompt_queue(service, weights, rate, servers)
     return np.where(limit > 0, waiting.share_beyond(np.clip(limit, 1e-9, 1e9), step), 1.0)
 
 

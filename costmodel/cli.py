@@ -190,6 +190,98 @@ def estimate(
     emit(estimate_tables(found, by_quantity=form in (Format.table, Format.md)), form)
 
 
+RateOption = Annotated[float, typer.Option(help="Requests a second.")]
+PromptOption = Annotated[str, typer.Option(help="Tokens of each prompt: 4096, 128k, or p50=900,p90=4000,max=32k.")]
+OutputOption = Annotated[str, typer.Option(help="Tokens of each output, in the same forms.")]
+CachedOption = Annotated[float, typer.Option(help="Part of each prompt that the prefix cache has.")]
+SpeculateOption = Annotated[
+    str, typer.Option(help="Guesses: TOKENS:ACCEPTANCE of the model's own modules, or TOKENS:ACCEPTANCE:DRAFT of a draft model.")
+]
+ChunkOption = Annotated[int, typer.Option(help="Tokens of a prompt that ride on one decode step of a colocated engine.")]
+
+
+@app.command()
+def plan(
+    model: ModelArgument,
+    on: Annotated[list[str], typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file; may be repeated.")],
+    rate: RateOption,
+    prompt: PromptOption = "4096",
+    output: OutputOption = "1024",
+    cached: CachedOption = 0.0,
+    ttft: Annotated[float | None, typer.Option(help="Most seconds to the first token, queue included.")] = None,
+    tpot: Annotated[float | None, typer.Option(help="Most seconds between tokens, in the mean.")] = None,
+    level: Annotated[float, typer.Option(help="Share of requests whose first token keeps its limit.")] = 0.9,
+    devices: Annotated[int | None, typer.Option("--devices", "-d", help="Most devices.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Most nodes.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Most dollars an hour.")] = None,
+    objective: Annotated[str, typer.Option(help="What is to be least: usd, devices or latency.")] = "usd",
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Formats of weights and cache: bf16, fp8, fp8/fp8; may be repeated.")
+    ] = None,
+    mode: Annotated[list[str] | None, typer.Option(help="colocated or disaggregated; both by default.")] = None,
+    price: Annotated[list[str] | None, typer.Option(help="Dollars of a device's hour: h800=2.0; may be repeated.")] = None,
+    speculate: SpeculateOption = "",
+    chunk: ChunkOption = 2048,
+    imbalance: Annotated[float, typer.Option(help="Load of the busiest rank of experts over the mean.")] = 1.0,
+    form: FormatOption = Format.table,
+) -> None:
+    """Plan a deployment: which accelerators, how many, how laid out, at what price, and why; or the nearest miss."""
+    from costmodel.candidates import Limits
+    from costmodel.planning import plan as find
+    from costmodel.plantables import plan_tables, read_precisions, read_prices, read_speculation
+    from costmodel.serving import MODES, Traffic
+
+    found = find(
+        model, on, Traffic(requests_per_s=rate, prompt=prompt, output=output, cached_fraction=cached),
+        Limits(ttft_s=ttft, tpot_s=tpot, level=level, devices=devices, nodes=nodes, usd_per_hour=budget),
+        objective,  # type: ignore[arg-type]  # checked where it is used
+        read_precisions(precision or ()), tuple(mode or MODES), prices=read_prices(price or ()),  # type: ignore[arg-type]
+        speculation=read_speculation(speculate), chunk=chunk, imbalance=imbalance,
+    )  # fmt: skip
+    emit(plan_tables(found, by_quantity=form in (Format.table, Format.md)), form)
+
+
+@app.command()
+def serve(
+    model: ModelArgument,
+    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    rate: RateOption,
+    prompt: PromptOption = "4096",
+    output: OutputOption = "1024",
+    cached: CachedOption = 0.0,
+    tp: Annotated[int, typer.Option(help="Tensor-parallel ranks of a replica.")] = 1,
+    ep: Annotated[int, typer.Option(help="Ranks that experts are spread over, of tp x dp x cp.")] = 1,
+    dp: Annotated[int, typer.Option(help="Groups of ranks with sequences of their own, which share experts.")] = 1,
+    pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1,
+    cp: Annotated[int, typer.Option(help="Ranks that have a part each of every context.")] = 1,
+    replicas: Annotated[int, typer.Option(help="Replicas that decode.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", "-b", help="Most sequences that decode in a replica.")] = 64,
+    precision: PrecisionOption = "bf16",
+    cache_precision: CacheOption = "bf16",
+    mode: Annotated[str, typer.Option(help="colocated, or disaggregated: prompts in a pool of their own.")] = "colocated",
+    prefill_tp: Annotated[int, typer.Option(help="Tensor-parallel ranks of a prefill replica; the layout of the others if 0.")] = 0,
+    prefill_replicas: Annotated[int, typer.Option(help="Replicas that compute prompts, where they are apart.")] = 1,
+    speculate: SpeculateOption = "",
+    chunk: ChunkOption = 2048,
+    form: FormatOption = Format.table,
+) -> None:
+    """Say what a deployment promises under traffic: the first token with its queue, each further one, and what devices hold."""
+    from costmodel.catalog import load
+    from costmodel.parallelism import Parallel
+    from costmodel.plantables import read_speculation, service_tables
+    from costmodel.serving import Traffic
+    from costmodel.serving import serve as promise
+
+    chosen = load(model)
+    found = promise(
+        chosen, on, Traffic(requests_per_s=rate, prompt=prompt, output=output, cached_fraction=cached),
+        Parallel(tp=tp, ep=ep, dp=dp, pp=pp, cp=cp), replicas, batch, precision, cache_precision,
+        mode,  # type: ignore[arg-type]  # checked where it is used
+        Parallel(tp=prefill_tp) if prefill_tp else None, prefill_replicas, chunk, read_speculation(speculate),
+    )  # fmt: skip
+    emit(service_tables(found, chosen.name, by_quantity=form in (Format.table, Format.md)), form)
+
+
 @app.command()
 def sweep(
     model: ModelArgument,

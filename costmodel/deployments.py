@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.candidates import MOST_REPLICAS, Array, Candidates, Places, Wanted, candidates, enough, within
+from costmodel.candidates import MOST_REPLICAS, Array, Candidates, Places, Wanted, candidates, enough, prompt_queue, within
 from costmodel.estimating import Estimate, estimate, formats_of
 from costmodel.parallelism import Parallel
-from costmodel.queueing import queue
 from costmodel.serving import Mode, Service, serve
 
 Ranked = tuple[Candidates, int, float]
@@ -187,14 +186,14 @@ def _queues(found: Candidates, places: Places) -> tuple[Array, Array, Array]:
 def _first_tokens(asked: Wanted, found: Candidates, places: Places, replicas: Array) -> tuple[Array, Array]:
     """Seconds to the first token at the limits' level [candidates], and the use of what computes prompts."""
     level, weights, pool = asked.limits.level, asked.traffic.prompts[2], found.pool
-    rates = np.full(len(places), asked.traffic.requests_per_s)
+    rate = asked.traffic.requests_per_s
     if found.mode == "disaggregated":
         rows = found.prefill[places]
-        waiting = queue(rates, pool.prompts[rows], weights, found.apart[places] * pool.columns.groups[rows])
+        waiting = prompt_queue(pool.prompts[rows], weights, rate, found.apart[places] * pool.columns.groups[rows])
         moved = pool.engine.transfer_s(pool.columns[found.places[places]], pool.columns[rows])
         return np.asarray(waiting.response_s(level)) + moved, np.asarray(waiting.utilisation)
     streams, service, step = _queues(found, places)
-    waiting = queue(rates, service, weights, replicas * streams)
+    waiting = prompt_queue(service, weights, rate, replicas * streams)
     return np.asarray(waiting.response_s(level, step)), np.asarray(waiting.utilisation)
 
 

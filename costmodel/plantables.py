@@ -45,12 +45,8 @@ def plan_tables(found: Plan, *, by_quantity: bool = True) -> list[Table]:
     shown_, best = found.best or found.nearest, found.best is not None
     about = f"{found.wanted.model.name}, {traffic_words(found.wanted.traffic)}; {found.considered:,} candidates"
     told = (str(found.why), *found.notes, *PLAN_REMARKS)
-    tables = []
-    if shown_ is not None:
-        name, title = ("best", f"Best: {about}") if best else ("nearest", f"Nothing meets the limits; the nearest miss: {about}")
-        tables.append(_deployment(shown_, name, title, by_quantity))
-    else:
-        tables.append(Table("nearest", f"Nothing meets the limits: {about}", []))
+    name, title = ("best", f"Best: {about}") if best else ("nearest", f"Nothing meets the limits; the nearest miss: {about}")
+    tables = [_deployment(shown_, name, title, by_quantity, told)]
     if best:
         brief = [{name: row[name] for name in BRIEF} for row in found.rows[:LISTED]] if by_quantity else found.rows
         tables.append(Table("table", "The best layouts", brief, PLANNED))
@@ -58,15 +54,17 @@ def plan_tables(found: Plan, *, by_quantity: bool = True) -> list[Table]:
     tables.append(Table("front", "Tokens a second for a user against those for a device", front, {"tpot_s": "s"}))
     changes = [{name: _finite(value) for name, value in row.items()} for row in found.why.sensitivity]
     units = {"minus_10_percent": "share", "plus_10_percent": "share"}
-    tables.append(Table("why", "What 10 % of each assumption changes in the cost of output", changes, units, told))
-    return tables
+    tables.append(Table("why", "What 10 % of each assumption changes in the cost of output", changes, units))
+    return [table for table in tables if table.rows or not by_quantity]
 
 
-def _deployment(deployment: Deployment, name: str, title: str, by_quantity: bool) -> Table:
+def _deployment(deployment: Deployment | None, name: str, title: str, by_quantity: bool, remarks: tuple[str, ...]) -> Table:
+    if deployment is None:
+        return Table(name, title, [{"quantity": "candidates that fit", "value": 0}] if by_quantity else [], remarks=remarks)
     if not by_quantity:
-        return Table(name, title, [deployment.row])
+        return Table(name, title, [deployment.row], remarks=remarks)
     rows = [{"quantity": quantity, deployment.model: value} for quantity, value in deployment.row.items()]
-    return Table(name, title, rows, row_units=PLANNED)
+    return Table(name, title, rows, row_units=PLANNED, remarks=remarks)
 
 
 def service_tables(found: Service, name: str, *, by_quantity: bool = True) -> list[Table]:

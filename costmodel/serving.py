@@ -422,8 +422,8 @@ def with_room(decoding: Any, growth: Any, level: float) -> Array:
     """The places in batches that `decoding` sequences in the mean need, so that a request seldom finds all of them taken.
 
     Their number varies as a shared processor's does: where a step's time grows as the batch to the power e, with a variance of
-    about decoding / (1 - e) (the product form of Cohen, Acta Informatica 12, 1979); `growth`, a step over what its weights take
-    alone, stands for 1 / (1 - e). All places are taken for `CROWDED` of the requests that may be late by `level`: the quantile of
+    about decoding / (1 - e) (the product form of Cohen, Acta Informatica 12, 1979); `growth`, the time between steps over what
+    weights take alone, stands for 1 / (1 - e). All places are taken for `CROWDED` of the requests that may be late by `level`: the quantile of
     a gamma distribution of this mean and variance (Wilson and Hilferty, PNAS 17, 1931).
 
     >>> round(float(with_room(100.0, 1.0, 0.9)), 1)
@@ -434,16 +434,14 @@ def with_room(decoding: Any, growth: Any, level: float) -> Array:
     return np.asarray(decoding * np.maximum(1 - 1 / (9 * shape) + deviations / (3 * np.sqrt(shape)), 1.0) ** 3)
 
 
-def _crowded(engine: Engine, steady: Steady, table: Array, empty: float, streams: int) -> tuple[str, ...]:
+def _crowded(engine: Engine, steady: Steady, most: int, empty: float, streams: int) -> tuple[str, ...]:
     """A note where requests wait for a place in a batch, which `ttft_s` leaves out."""
-    decoding = float(steady.in_flight)
-    growth = float(np.interp(decoding, np.arange(1, len(table) + 1), table)) / empty
-    needed = np.ceil((float(with_room(decoding * streams, growth, FULL)) + 1) / streams)
-    if steady.saturated or engine.steps == 0 or needed <= len(table):
+    needed = np.ceil((float(with_room(float(steady.in_flight) * streams, float(steady.step_s) / empty, FULL)) + 1) / streams)
+    if steady.saturated or engine.steps == 0 or needed <= 1.05 * most:
         return ()
     return (
         f"batches fill up at times, and ttft_s leaves out the wait for a place in them; give room for {needed:.0f} sequences "
-        f"on a rank, not {len(table)}, or more replicas",
+        f"on a rank, not {most}, or more replicas",
     )
 
 
@@ -479,7 +477,7 @@ def _colocated(engine: Engine, layout: Parallel, replicas: int, batch: int) -> S
         prefill_s=float(alone[0] @ weights), step_s=float(table[-1]), transfer_s=0.0,
         batch=float(found.decode.in_flight) * layout.dp * layout.pp, prefill_utilisation=float(found.prefill.utilisation),
         saturated=bool(found.saturated), memory=engine.memory(layout, batch),
-        notes=_crowded(engine, found.decode, table, empty, streams),
+        notes=_crowded(engine, found.decode, most, empty, streams),
     )  # fmt: skip
 
 
@@ -502,5 +500,5 @@ def _disaggregated(engine: Engine, layout: Parallel, replicas: int, batch: int, 
         step_s=float(table[-1]), transfer_s=moved,
         batch=float(steady.in_flight) * layout.dp * layout.pp, prefill_utilisation=float(waiting.utilisation),
         saturated=saturated, memory=engine.memory(layout, batch),
-        notes=_crowded(engine, steady, table, float(engine.weights_s(columns)[0]), streams),
+        notes=_crowded(engine, steady, most, float(engine.weights_s(columns)[0]), streams),
     )  # fmt: skip

@@ -70,6 +70,17 @@ def main() -> None:
     )
     print(f"show deepseek-v3 {show / imports:.2f}x the import of sympy, numpy and pydantic ({imports:.2f} s); at most 1.8x")
     print(f"--help {help_ / imports:.2f}x of it; at most 0.6x")
+    asked = {"devices": 8, "parallel": cm.Parallel(tp=8), "batch": 32, "prompt": 4096, "output": 1024, "precision": "fp8"}
+    traffic, limits = cm.Traffic(requests_per_s=50, prompt=4096, output=1024), cm.Limits(ttft_s=3, tpot_s=0.08)
+    offered, considered = ["h100-sxm", "h200"], cm.plan("deepseek-v3", ["h100-sxm", "h200"], traffic, limits).considered
+    assert considered >= 100_000
+    one, plan = smallest(
+        lambda: cpu_seconds(lambda: cm.estimate("deepseek-v3", "h200", **asked)),
+        lambda: cpu_seconds(lambda: cm.plan("deepseek-v3", offered, traffic, limits)),
+    )
+    print(f"one estimate of deepseek-v3 on 8 h200 {one * 1e3:.1f} ms; at most 5 ms")
+    hundred = plan / considered * 1e5
+    print(f"a plan of deepseek-v3 over {considered:,} candidates {plan:.2f} s: {hundred:.2f} s for 100,000; at most 0.5 s")
 
 
 if __name__ == "__main__":

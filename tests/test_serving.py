@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,15 @@ def test_seconds_are_those_of_single_passes(layout: cm.Parallel) -> None:
     assert found.weights_s(columns)[0] == pytest.approx(few * balance, rel=1e-9)
 
 
-@pytest.mark.parametrize(("prompt", "cached", "chunk"), [(3000, 0.0, 2048), (5000, 0.5, 1000), (2000, 0.0, 2048), (4096, 0.0, 2048)])
+@pytest.mark.parametrize(
+    ("prompt", "cached", "chunk"), [(3000, 0.0, 2048), (5000, 0.5, 1000), (2000, 0.0, 2048), (4096, 0.0, 2048)]
+)
 def test_pieces_are_their_passes(prompt: int, cached: float, chunk: int) -> None:
     found = engine(Traffic(requests_per_s=1, prompt=prompt, cached_fraction=cached), chunk=chunk)
     seconds, count = found.pieces_s(Layouts.of(LLAMA, [cm.Parallel()]))
     new = int(np.ceil(prompt * (1 - cached)))
     edges = [*range(0, new, chunk), new]
-    passes = [(after - before, prompt - new + after) for before, after in zip(edges, edges[1:], strict=False)]
+    passes = [(after - before, prompt - new + after) for before, after in pairwise(edges)]
     brute = [cm.time_pass("llama-3.1-8b", "h100-sxm", 1, tokens, context, FP8).seconds for tokens, context in passes]
     assert count.tolist() == [len(passes)]
     assert seconds[0, 0] == pytest.approx(sum(brute), rel=0.01)  # all but the last at their mean context
@@ -132,8 +135,8 @@ def test_guesses_that_a_model_cannot_make() -> None:
         engine(speculation=Speculation(tokens=1, acceptance=0.8))
     with pytest.raises(cm.CostModelError, match="did you mean"):
         engine(speculation=Speculation(tokens=1, acceptance=0.8, draft="llama-3.1-8c")).draft  # noqa: B018 - looked up when asked
+    guesses = Speculation(tokens=1, acceptance=0.8, draft="gpt2")
     with pytest.raises(cm.CostModelError, match="tp 8 does not divide the 12 heads"):
-        guesses = Speculation(tokens=1, acceptance=0.8, draft="gpt2")
         serve("llama-3.1-70b", "h100-sxm", TRAFFIC, cm.Parallel(tp=8), speculation=guesses)
 
 
@@ -175,7 +178,8 @@ def test_a_service_is_what_a_simulation_sees(case: Any) -> None:
     found = serve(model, device, traffic, layout, replicas, batch, FP8)
     served = engine(traffic, model, device)
     streams, most = replicas * layout.dp * layout.pp, batch // (layout.dp * layout.pp)
-    requests = arrivals(traffic.requests_per_s, 8000, traffic.prompt, traffic.output, 1)
+    count = 8000 if traffic.prompt.constant else 4000  # every length has seconds of its own
+    requests = arrivals(traffic.requests_per_s, count, traffic.prompt, traffic.output, 1)
     run = simulate_engines(requests, stepper(served, layout, most), most, served.chunk, streams)
     assert (run.prefilled, run.decoded) == (sum(r.prompt for r in requests), sum(r.output for r in requests))
     assert not found.saturated
