@@ -152,6 +152,40 @@ def capacity(
 
 
 @app.command()
+def memory(
+    model: ModelArgument,
+    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    tp: Annotated[int, typer.Option(help="Tensor-parallel ranks.")] = 1,
+    ep: Annotated[int, typer.Option(help="Ranks that experts are spread over, of tp x dp x cp.")] = 1,
+    dp: Annotated[int, typer.Option(help="Groups of ranks with sequences of their own, which share experts.")] = 1,
+    pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1,
+    cp: Annotated[int, typer.Option(help="Ranks that have a part each of every context.")] = 1,
+    context: ContextOption = "128k",
+    batch: BatchOption = 1,
+    precision: PrecisionOption = "bf16",
+    cache_precision: CacheOption = "bf16",
+    view: Annotated[str, typer.Option(help="The cache: engine (what a server reserves) or theory (what must be kept).")] = "engine",
+    pass_tokens: Annotated[int, typer.Option(help="Tokens of the largest pass; longer prompts go in pieces.")] = 8192,
+    reserve: Annotated[float, typer.Option(help="Share of a device that the runtime takes.")] = 0.1,
+    mtp: Annotated[int, typer.Option(help="Multi-token-prediction modules that guess.")] = 0,
+    speculative: Annotated[int, typer.Option(help="Tokens guessed for each sequence and step.")] = 0,
+    draft: Annotated[str, typer.Option(help="A draft model that guesses: a preset or a file.")] = "",
+    form: FormatOption = Format.table,
+) -> None:
+    """Show what each device of a layout holds, row by row, and what fits: context, sequences, devices, formats."""
+    from costmodel.footprint import device_memory
+    from costmodel.parallelism import Parallel
+    from costmodel.summary import memory_tables
+    from costmodel.units import parse_tokens
+
+    held = device_memory(
+        model, on, Parallel(tp=tp, ep=ep, dp=dp, pp=pp, cp=cp), batch, parse_tokens(context), precision, cache_precision, view,
+        pass_tokens, reserve, mtp, speculative, draft or None,
+    )  # fmt: skip
+    emit(memory_tables(held, by_quantity=form in (Format.table, Format.md)), form)
+
+
+@app.command()
 def estimate(
     model: ModelArgument,
     on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
