@@ -59,7 +59,7 @@ class Offer:
         if shown is None:
             return None
         device, formats = self.wanted.accelerator(shown.accelerator), formats_of(shown.precision, shown.cache_precision)
-        return device_memory(self.model, device, shown.layout, shown.batch, self.wanted.traffic.longest, formats)
+        return device_memory(self.model, device, shown.layout, shown.slots, self.wanted.traffic.longest, formats)
 
 
 Asked = tuple[str, int, str, str, float, int, int, float, float, str, float]

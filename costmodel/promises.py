@@ -108,7 +108,7 @@ def held_line(found: Offer) -> str:
     fewest = "no number of devices holds it" if held.fewest_devices is None else f"it fits on {held.fewest_devices:,} ranks of TP"
     loosest = "no format fits" if held.loosest is None else f"the least coarse formats that fit are {'/'.join(held.loosest)}"
     return (
-        f"In a replica of {shown.layout.name} the longest context is {most(held.longest_context)} tokens at batch {shown.batch:,}, "
+        f"In a replica of {shown.layout.name} the longest context is {most(held.longest_context)} tokens at batch {held.batch:,}, "
         f"the most sequences {most(held.most_sequences)} of {held.context:,} tokens; {fewest} at the least, and {loosest}."
     )
 
