@@ -37,7 +37,7 @@ MOST_MODELS = 12
 def model_report(model: Architecture, scenario: Scenario) -> Report:
     """All about one model at a scenario."""
     scenario = about(scenario, [model])
-    passes, worked = passes_of([model], scenario), worked_formulas([model], scenario)
+    (passes, untimed), worked = passes_of([model], scenario), worked_formulas([model], scenario)
     data, serving = model_data(model, scenario, passes), offered(model, scenario)
     tables, cells = model_tables(data, scenario), model_cells(model, scenario, data)
     released = f", released {data['released']}" if data["released"] else ""
@@ -50,6 +50,7 @@ def model_report(model: Architecture, scenario: Scenario) -> Report:
             f"{model.maker}{released}. Source: {model.source}",
             verdict([model], scenario, accelerator(scenario.accelerator)),
             serving["verdict"],
+            *untimed,
         ),
         remarks=model.remarks(scenario.context),
         inputs=scenario.at,
@@ -75,7 +76,7 @@ def comparison_report(models: Sequence[Architecture], scenario: Scenario) -> Rep
     at = (scenario.context, scenario.batch, scenario.weights, scenario.cache)
     table = comparison_table(models, *at)
     rows = comparison_rows(models, *at)
-    passes, worked = passes_of(models, scenario), worked_formulas(models, scenario)
+    (passes, untimed), worked = passes_of(models, scenario), worked_formulas(models, scenario)
     walk = diff_rows(models[0], models[1], *at) if len(models) == 2 else None
     prices = [offered(model, scenario) for model in models]
     walked = [Table("diff", f"{models[0].name} -> {models[1].name}", [walk[0], *walk[1], walk[2]], STEPS)] if walk else []
@@ -84,7 +85,7 @@ def comparison_report(models: Sequence[Architecture], scenario: Scenario) -> Rep
         name="-".join(model.name for model in models)[:120],
         title=", ".join(model.title for model in models),
         verdict=cache_sentence(models, scenario),
-        about=(verdict(models, scenario, accelerator(scenario.accelerator)), usual_lines(models, scenario)),
+        about=(verdict(models, scenario, accelerator(scenario.accelerator)), usual_lines(models, scenario), *untimed),
         remarks=tuple(f"{model.title}: {remark}" for model in models for remark in model.remarks(scenario.context)),
         inputs=scenario.at,
         charts=(*comparison_charts(models, scenario, passes), *([walk_chart(walk, scenario)] if walk else [])),

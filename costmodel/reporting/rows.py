@@ -110,12 +110,12 @@ def _described(block: Any) -> str | None:
     )
 
 
-def passes_of(models: Sequence[Architecture], scenario: Scenario) -> list[dict[str, Any]]:
-    """Passes on the roofline; none where the accelerator's rates are not known."""
+def passes_of(models: Sequence[Architecture], scenario: Scenario) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Passes on the roofline; where they cannot be timed, none and the reason."""
     try:
-        return pass_rows(models, scenario)
-    except CostModelError:
-        return []
+        return pass_rows(models, scenario), ()
+    except CostModelError as error:
+        return [], (f"No roofline: {error}",)
 
 
 def reference_rows(model: Architecture) -> list[dict[str, Any]]:
