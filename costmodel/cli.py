@@ -257,6 +257,9 @@ def plan(
     speculate: SpeculateOption = "",
     chunk: ChunkOption = 2048,
     imbalance: Annotated[float, typer.Option(help="Load of the busiest rank of experts over the mean.")] = 1.0,
+    report_to: Annotated[
+        Path | None, typer.Option("--report", help="A file to write the plan's report to: .html, .md, .pdf, .xlsx, .csv or .json.")
+    ] = None,
     form: FormatOption = Format.table,
 ) -> None:
     """Plan a deployment: which accelerators, how many, how laid out, at what price, and why; or the nearest miss."""
@@ -273,6 +276,11 @@ def plan(
         speculation=read_speculation(speculate), chunk=chunk, imbalance=imbalance,
     )  # fmt: skip
     emit(plan_tables(found, by_quantity=form in (Format.table, Format.md)), form)
+    if report_to is not None:
+        from costmodel.reporting import Report
+
+        Report.of(found).write(_form_of(report_to).value, report_to)
+        sys.stderr.write(f"wrote {shown(str(report_to))[1:-1]}\n")
 
 
 @app.command()
@@ -540,9 +548,7 @@ def report(
     found = asked.report()
     if chosen is ReportFormat.table:
         if out is not None:
-            raise CostModelError(
-                "a report's table is for the terminal; choose html, md, pdf, xlsx, csv, json or folder"
-            )
+            raise CostModelError("a report's table is for the terminal; choose html, md, pdf, xlsx, csv, json or folder")
         emit(found.told, Format.table)
     elif out is not None:
         found.write(chosen.value, out, pdf=pdf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import costmodel as cm
 from costmodel import files
 from costmodel.calibration.store import read_calibration
 from costmodel.catalog import calibration_file, parse
+from costmodel.cli import main
 from costmodel.reporting import FORMATS, WRITERS, Report
 from costmodel.reporting.contents import STATES
 from costmodel.reporting.many import report_each
@@ -277,8 +279,6 @@ def test_a_hostile_name_reaches_no_shell_and_no_python() -> None:
     found = Report.of(model, context=512)
     texts = {each.what: each.text for each in found.commands}
     assert "link" not in texts
-    import shlex
-
     assert shlex.split(texts["shell"])[2] == f"{model.name}.toml"
     compile(texts["python"], "line", "exec")
     assert f"{model.name}.toml" in found.files
@@ -567,3 +567,25 @@ def test_scenarios_come_as_they_are() -> None:
     found = Report.of(scenario)
     assert found.data["scenario"]["requests_per_s"] == 3.0
     assert next(each.text for each in found.commands if each.what == "shell").startswith("costmodel report --link 'report?v=3")
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "reports.md").read_text(encoding="utf-8")
+
+
+def test_the_page_about_reports_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its commands and its Python run; what they write is there."""
+    monkeypatch.chdir(tmp_path)
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+    for command in commands:
+        with pytest.raises(SystemExit) as end:
+            main(shlex.split(command)[1:])
+        assert end.value.code == 0, command
+        assert capsys.readouterr().err.count("wrote") == ("--link" not in command)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(block, "reports.md", "exec"), {})  # noqa: S102 - our own page
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"gemma.html", "gemma.xlsx", "both.pdf", "gpt2-report", "cpu.html", "plan.html", "plan.xlsx"}
+    assert all(f"`{form}`" in PAGE for form in FORMATS)
+    assert all(f"*{state}*" in PAGE for state in STATES)
