@@ -17,6 +17,8 @@ from costmodel.tables import Table, clean, readable_rows
 TEMPLATE = Path(__file__).with_suffix(".typ")
 MOST_CHARACTERS = 2_000
 """Of a cell or a formula: what no page should be filled with."""
+WIDE = 9
+"""Columns from which a table is turned: its rows side by side."""
 BREAKS = "_/.,+*-=:"
 """Characters behind which a long word may break."""
 
@@ -62,19 +64,24 @@ def _data(report: Report) -> dict[str, Any]:
 def _table(table: Table, units: str) -> dict[str, Any]:
     """A table as people read it; one that is too wide for a page, a row's cells one below the other."""
     rows = readable_rows(table, units)
-    names = list(rows[0])
-    cells = [[_word(row[name]) for name in names] for row in rows]
-    if len(names) > 9:
-        cells = [[_word(name), *(_word(row[name]) for row in rows)] for name in names]
-        names = ["", *(str(place) for place in range(1, len(rows) + 1))]
-    numeric = [
-        any(isinstance(value, (int, float)) for row in table.rows for value in list(row.values())[place : place + 1])
-        for place in range(len(names))
-    ]
+    names, turned = list(rows[0]), len(rows[0]) > WIDE
+    if turned:
+        most = max(6, 90 // (len(rows) + 2))
+        cells = [[_word(name), *(_word(row[name], most) for row in rows)] for name in names]
+        names, align = ["", *(str(place) for place in range(1, len(rows) + 1))], ["l"] + ["r"] * len(rows)
+    else:
+        cells, align = [[_word(row[name]) for name in names] for row in rows], _sides(table)
     return {
         "title": _word(table.title), "columns": list(map(_word, names)), "rows": cells, "remarks": list(map(_word, table.remarks)),
-        "align": ["r" if number and place else "l" for place, number in enumerate(numeric)],
+        "align": align,
     }  # fmt: skip
+
+
+def _sides(table: Table) -> list[str]:
+    """Numbers to the right, but for the first column."""
+    columns = list(dict.fromkeys(name for row in table.rows for name in row))
+    numeric = [any(isinstance(row.get(name), (int, float)) for row in table.rows) for name in columns]
+    return ["r" if number and place else "l" for place, number in enumerate(numeric)]
 
 
 def _formula(each: Worked) -> dict[str, str]:
@@ -83,20 +90,20 @@ def _formula(each: Worked) -> dict[str, str]:
     return {"title": _word(told), "text": _word(str(each.formula.expr)), "python": clean(each.python), "source": _word(source)}
 
 
-def _word(text: str) -> str:
-    """A text as it is shown: cut, and with places where a long word may break."""
+def _word(text: str, most: int = 24) -> str:
+    """A text as it is shown: cut, and with places where a word may break that is longer than `most`."""
     told = clean(text)
     told = told if len(told) <= MOST_CHARACTERS else told[:MOST_CHARACTERS] + "…"
-    return " ".join(_broken(word) if len(word) > 18 else word for word in told.split(" "))
+    return " ".join(_broken(word, most) if len(word) > min(most, 18) else word for word in told.split(" "))
 
 
-def _broken(word: str) -> str:
+def _broken(word: str, most: int) -> str:
     """A long word with places to break: behind marks, and wherever none comes for long."""
     pieces, run = [], 0
     for character in word:
         pieces.append(character)
         run += 1
-        if character in BREAKS or run >= 24:
+        if character in BREAKS or run >= most:
             pieces.append("\u200b")
             run = 0
     return "".join(pieces)

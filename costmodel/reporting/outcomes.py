@@ -216,14 +216,14 @@ def calibration_report(found: Calibration) -> Report:
     """A calibration: each class's points, predicted and measured, its errors on points not fitted, and its parameters."""
     device, best = accelerator(found.accelerator), max(found.classes, key=lambda each: len(each.seconds))
     words = calibration_sentence(class_name(best), best.held_out, best.roofline, device.title)
-    sources = tuple(dict.fromkeys(each.source for each in found.classes))
+    sources = "; ".join(dict.fromkeys(each.source for each in found.classes))
     where = found.name if found.name in calibrations() else f"{found.name}.json"
     return Report(
         kind="calibration",
         name=f"{found.name}-calibration",
         title=f"Calibration of {device.title}",
         verdict=words,
-        about=sources,
+        about=(sources,),
         remarks=found.notes,
         inputs={},
         charts=tuple(_class_chart(found, each, device) for each in found.classes),

@@ -26,6 +26,8 @@ MOST_FORMULA = 8_000
 """Characters of a formula; Excel takes 8,192. A longer one is written as its value."""
 NUMBERS = {"share": "0.0%", "s": "0.000000", "FLOP/s": "0.000E+00", "tokens/s": "#,##0.0"}
 """How numbers of a unit look; every other one has separators."""
+LINE, LONG = 15, 24
+"""The height of a line of text, and the characters from which a cell's text is wrapped."""
 INPUTS, FIRST = "Inputs", 3
 """The sheet of the letters, and the row of the first of them, from 1."""
 
@@ -54,8 +56,11 @@ class _Book:
         self.bold = book.add_format({"bold": True, "text_wrap": True, "valign": "top"})
         self.words = book.add_format({"text_wrap": True, "valign": "top"})
         self.given = book.add_format({"num_format": "#,##0", "bg_color": "#FFF2CC"})
-        self.looks = {unit: book.add_format({"num_format": look}) for unit, look in NUMBERS.items()}
-        self.whole, self.other = book.add_format({"num_format": "#,##0"}), book.add_format({"num_format": "#,##0.######"})
+        self.looks = {unit: book.add_format({"num_format": look, "valign": "top"}) for unit, look in NUMBERS.items()}
+        self.whole, self.other = (
+            book.add_format({"num_format": "#,##0", "valign": "top"}),
+            book.add_format({"num_format": "#,##0.######", "valign": "top"}),
+        )
 
     def write(self) -> None:
         """All sheets: what it is about, the letters, the formulas, and a sheet for each table."""
@@ -83,7 +88,9 @@ class _Book:
         if report.inputs:
             lines.append(f"Numbers on other sheets follow the yellow cells of the sheet {INPUTS}.")
         for row, line in enumerate(lines, 2):
-            sheet.write_string(row, 0, "\n".join(map(_plain, line.split("\n"))), self.words)
+            told = list(map(_plain, line.split("\n")))
+            sheet.write_string(row, 0, "\n".join(told), self.words)
+            sheet.set_row(row, LINE * sum(-(-len(text) // 100) or 1 for text in told))
 
     def letters(self, sheet: Any) -> None:
         """The letters' cells, then each formula of the appendix, live."""
@@ -124,6 +131,8 @@ class _Book:
             unit = table.units.get(name)
             sheet.write_string(2, column, _plain(f"{name} [{unit}]" if unit else name), self.bold)
         for place, row in enumerate(table.rows):
+            longest = max(len(value) if isinstance(value, str) else 0 for value in row.values())
+            sheet.set_row(3 + place, LINE * min(-(-longest // 20), 20) if longest > LONG else LINE)
             for column, name in enumerate(columns):
                 self.cell(sheet, table, place, columns, column, row.get(name) if name != "unit" or not table.row_units else None)
         for down, remark in enumerate(table.remarks, len(table.rows) + 4):
@@ -148,7 +157,7 @@ class _Book:
         elif isinstance(value, (int, float)):
             sheet.write_number(row, column, value, self.look(value, unit))
         else:
-            sheet.write_string(row, column, _plain(str(value)), self.words if len(str(value)) > 40 else None)
+            sheet.write_string(row, column, _plain(str(value)), self.words if len(str(value)) > LONG else None)
 
     def look(self, value: Any, unit: str) -> Any:
         """How a number is shown."""

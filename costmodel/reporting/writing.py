@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -99,8 +99,7 @@ def made(subject: Any, context: int = 131_072, batch: int = 1, **choices: Any) -
         from costmodel.reporting.outcomes import calibration_report, plan_report
 
         return plan_report(subject) if isinstance(subject, Plan) else calibration_report(subject)
-    several = isinstance(subject, Iterable) and not isinstance(subject, (str, bytes, PathLike, Architecture))
-    models = as_architectures(subject, "report") if several else [as_architecture(subject)]
+    models = as_architectures(subject, "report") if isinstance(subject, (list, tuple)) else [as_architecture(subject)]
     return scenario_report(models, _scenario(context, batch, choices))
 
 
