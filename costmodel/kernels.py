@@ -8,7 +8,7 @@ Shapes are arrays, one entry a point; sizes in elements, times in seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,15 @@ class Peaks:
             link_bytes_per_s=float(device.link_bytes_per_s or 0),
             element_bytes=ELEMENT_BYTES[dtype],
         )
+
+    def part(self, share: float) -> Peaks:
+        """Those of a share of the units, which have all of the memory's bandwidth still.
+
+        >>> from costmodel.catalog import accelerator
+        >>> Peaks.of(accelerator("h100-sxm"), "fp8").part(0.5).units
+        66
+        """
+        return replace(self, flops_per_s=self.flops_per_s * share, units=max(1, round(self.units * share)))
 
 
 @dataclass(frozen=True)
@@ -315,6 +324,8 @@ def _moe(x: Shape, peaks: Peaks, q: Fitted) -> Array:
     rows = x["tokens"] * x["topk"] / x["ep"]
     permuted = peaks.element_bytes * 4 * rows * (x["hidden"] + x["inter"] / x["tp"])
     beside = q["permute"] * permuted / (q["eta_m"] * peaks.memory_bytes_per_s)
+    if "quantise" in q:  # tokens before they are sent or sorted, rows between the products
+        beside = beside + q["quantise"] * (x["tokens"] / x["ep"] * x["hidden"] + rows * x["inter"] / x["tp"])
     if "touch" in q:
         touched = _touched(x, q["spread"])
         each = rows / touched

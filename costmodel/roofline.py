@@ -7,10 +7,10 @@ many points (a product knows no context, an expert no data-parallel group) is ti
 from __future__ import annotations
 
 import os
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ from costmodel.evaluate import evaluate, walk_floats
 from costmodel.footprint import dispatch_bytes
 from costmodel.formula import bound_values
 from costmodel.hardware import Accelerator
-from costmodel.kernels import ON_LINKS, Peaks, bound_by, kernel_class, pnorm
+from costmodel.kernels import ON_LINKS, PARAMETERS, Peaks, bound_by, kernel_class, pnorm
 from costmodel.ops import Op
+from costmodel.overlapping import ATTENTION, COMBINE, DISPATCH, Stretch, overlapped
 from costmodel.parallelism import Parallel
 from costmodel.quantities import Row
 from costmodel.symbols import B, S, T
@@ -43,7 +44,12 @@ OVERLAP = 4.0
 """How sharply the slower of device and host decides (pnorm)."""
 DECODE_FORMS = ("absorbed", "recurrent")
 """Algorithms that decode takes, where a few tokens are checked at once."""
+UNITS_LEFT = 108 / 132
+"""Share of a device's units that compute beside the messages of prompts: kernels on 24 of a Hopper's 132 forward them (the
+setting of DeepEP's first version, and of SGLang with it). Those of single tokens, which the network moves alone, take none."""
 BOUNDS = ("compute", "memory", "latency", "link")
+NARROW = ("fp8", "int8")
+"""Formats that activations are quantised to before a product."""
 LETTERS = {"batch": B, "tokens": T, "context": S}
 
 
@@ -96,6 +102,16 @@ class Points:
         """Tokens that pass through a rank's matrices: a prompt's are spread over context-parallel ranks, a single one is not."""
         return self.batch * self.tokens if self.single else self.batch * np.ceil(self.tokens / self.cp)
 
+    @property
+    def ranks(self) -> Array:
+        """Devices of a stage."""
+        return self.tp * self.dp * self.cp
+
+    @property
+    def together(self) -> Array:
+        """Ranks that have the same tokens: those of a group, over which a prompt's are spread where it has context ranks."""
+        return self.tp * (self.cp if self.single else 1.0)
+
     def distinct(self, names: frozenset[str]) -> tuple[Points, Any]:
         """The points that differ in some columns, and which of them each point is (None: all do)."""
         if len(self) == 1:
@@ -118,8 +134,8 @@ class Points:
         _, first, index = np.unique(code, return_index=True, return_inverse=True)
         if len(first) == len(self):
             return self, None
-        columns: list[Any] = [getattr(self, name)[first] for name in self.NAMES]
-        return Points(*columns, self.contexts, self.verify), index
+        columns: dict[str, Any] = {name: getattr(self, name)[first] for name in self.NAMES}
+        return Points(**columns, contexts=self.contexts, verify=self.verify), index
 
     def over(self, contexts: Array, weights: Array) -> Points:
         """The same passes, each as the mean over contexts of these weights."""
@@ -129,9 +145,8 @@ class Points:
         """Each point once for each of the contexts that it is the mean over."""
         assert self.contexts is not None
         contexts = self.contexts[0]
-        columns: list[Any] = [np.repeat(getattr(self, name), len(contexts)) for name in self.NAMES]
-        columns[self.NAMES.index("context")] = np.tile(contexts, len(self))
-        return Points(*columns, None, self.verify)
+        columns: dict[str, Any] = {name: np.repeat(getattr(self, name), len(contexts)) for name in self.NAMES}
+        return Points(**(columns | {"context": np.tile(contexts, len(self))}), verify=self.verify)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +168,8 @@ class Launch:
     """Of contexts that the sizes have a row each of, at every point."""
     place: float = float("inf")
     """Where its row stands in the ledger."""
+    at: float | None = None
+    """Where among the rows of its layer a message is sent."""
 
     def mean(self, values: Array) -> Array:
         """Values of its sizes, over the contexts that each point is the mean over."""
@@ -249,45 +266,60 @@ class Clock:
     calibration: Calibration | None
     host: Host = Host()
     mtp: int = 0
+    units_left: float = 1.0
+    """Share of the device's units that kernels have: the rest moves messages meanwhile."""
     _fits: dict[tuple[str, str], Fit] = field(default_factory=dict)
     _ledgers: dict[str, tuple[_Kernel, ...]] = field(default_factory=dict)
     _narrowest: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def totals(self, points: Points) -> Totals:
         """Seconds, FLOPs and bytes of a pass at every point."""
-        sums = {name: np.zeros(len(points)) for name in ("compute", "link", "guessed", "calls", "flops", "bytes")}
-        shared: dict[tuple[str, int], tuple[Array, Any]] = {}
-
-        def add(name: str, values: Array, launch: Launch) -> None:
-            values, key = launch.mean(values), (name, id(launch.index))
-            shared[key] = (shared[key][0] + values if key in shared else values, launch.index)
-
+        sums = {name: _Sum() for name in ("compute", "link", "guessed", "calls", "flops", "bytes")}
         for kernels in self._kernels(points):
             side = "link" if kernels.fit.kernel.name in ON_LINKS else "compute"
             for launch, seconds, flops, moved in kernels.timed:
                 share = launch.times * kernels.share(launch)
-                add(side, seconds * share, launch)
-                add("calls", share * np.ones_like(seconds), launch)
-                add("flops", flops * share, launch)
+                sums[side].add(seconds * share, launch)
+                sums["calls"].add(share * np.ones_like(seconds), launch)
+                sums["flops"].add(flops * share, launch)
                 if kernels.state == "datasheet":
-                    add("guessed", seconds * share, launch)
+                    sums["guessed"].add(seconds * share, launch)
                 if side == "compute":
-                    add("bytes", moved * share, launch)
-        for (name, _), (values, index) in shared.items():
-            sums[name] += values if index is None else values[index]
-        return Totals(*(sums[name] for name in ("compute", "link", "guessed", "calls", "flops", "bytes")))
+                    sums["bytes"].add(moved * share, launch)
+        return Totals(*(found.at(len(points)) for found in sums.values()))
 
     def seconds(self, points: Points, overlap: str = "none") -> Array:
         """Seconds of a pass at every point; of `two_batches`, one half computes while the other's messages travel."""
+        found = self.totals(points)
+        alone = self.host.total(found.device_s, found.calls, points.batch)
         if overlap == "none":
-            found = self.totals(points)
-            return np.asarray(self.host.total(found.device_s, found.calls, points.batch))
+            return np.asarray(alone)
         halves = replace(points, batch=np.ceil(points.batch / 2), _found={})
-        found, whole = self.totals(halves), self.totals(points)
-        overlapped = 2 * np.maximum(found.compute_s, found.link_s)
-        both = self.host.total(overlapped, 2 * found.calls, points.batch)
-        alone = self.host.total(whole.device_s, whole.calls, points.batch)
+        device_s, calls = (self if points.single else self._beside_messages)._halved(halves)
+        both = self.host.total(device_s, calls, points.batch)
         return np.asarray(np.where((points.batch > 1) & (both < alone), both, alone))
+
+    @cached_property
+    def _beside_messages(self) -> Clock:
+        """The same where messages take their share of the device's units."""
+        return replace(self, units_left=UNITS_LEFT, _fits={})
+
+    def _halved(self, half: Points) -> tuple[Array, Array]:
+        """Seconds of two halves at once, layer by layer, and the kernels that both launch."""
+        kernels = self._kernels(half)
+        layers = _stretches([launch for each in kernels for launch in each.launches])
+        sums: dict[tuple[str, int], _Sum] = {}
+        calls = _Sum()
+        for each in kernels:
+            for launch, seconds, _, _ in each.timed:
+                share, group = launch.times * each.share(launch), launch.row.group
+                sums.setdefault((group, _stretch(launch, layers[group])), _Sum()).add(seconds * share, launch)
+                calls.add(2 * share * np.ones_like(seconds), launch)
+        device_s = np.zeros(len(half))
+        for group, cuts in layers.items():
+            parts = {number: found.at(len(half)) for (owner, number), found in sums.items() if owner == group}
+            device_s += overlapped(_layer(cuts, parts), half.single)
+        return device_s, calls.at(len(half))
 
     def detail(self, points: Points, overlap: str = "none", pieces: float = 1.0) -> PassTime:
         """A single point, with every row's share, what bounds it and how sure it is; `pieces` scales its seconds."""
@@ -343,7 +375,7 @@ class Clock:
     def _launches(self, points: Points) -> Iterator[Launch]:
         numbers = _Numbers(points, self.formats, self.device)
         launches = [launch for row in self._ledger(points) if (launch := numbers.launch(row)) is not None]
-        for launch in _merged(launches, numbers):
+        for launch in _merged(launches, numbers, self.model.hidden_size):
             for narrowed in _by_rows(launch, self._known("gemv", launch.dtype) == "gemv"):
                 kernel = self._known(narrowed.kernel, launch.dtype)
                 yield narrowed if kernel == narrowed.kernel else replace(narrowed, kernel=kernel)
@@ -361,7 +393,8 @@ class Clock:
     def _fit(self, kernel: str, dtype: str) -> Fit:
         """The class as it was measured on this device, cold; else with fractions of another format or device, or a guess."""
         if (kernel, dtype) not in self._fits:
-            self._fits[kernel, dtype] = self._found(kernel, dtype)
+            found = self._found(kernel, dtype)
+            self._fits[kernel, dtype] = found if self.units_left == 1 else replace(found, peaks=found.peaks.part(self.units_left))
         return self._fits[kernel, dtype]
 
     def _found(self, kernel: str, dtype: str) -> Fit:
@@ -370,7 +403,63 @@ class Clock:
             return _measured(self.calibration, kernel, dtype, self.device)
         known = [measured for measured in (*own, *_shipped(LENDER).classes) if measured.kernel == kernel]
         known.sort(key=lambda measured: measured.dtype != dtype)  # stable: this device's first
-        return guessed(kernel_class(kernel), Peaks.of(self.device, dtype), known[0].parameters if known else None).cold()
+        parameters = dict(known[0].parameters) if known else None
+        if parameters and kernel == "moe" and dtype in NARROW and known[0].dtype != dtype:
+            parameters["quantise"] = self._fit("gemm", dtype).parameters.get("quantise", PARAMETERS["quantise"].start)
+        return guessed(kernel_class(kernel), Peaks.of(self.device, dtype), parameters).cold()
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """A sum over launches, kept for each set of points that differ until it is asked for at every point."""
+
+    parts: dict[int, tuple[Array, Any]] = field(default_factory=dict)
+
+    def add(self, values: Array, launch: Launch) -> None:
+        """Values at a launch's sizes."""
+        values, key = launch.mean(values), id(launch.index)
+        self.parts[key] = (self.parts[key][0] + values if key in self.parts else values, launch.index)
+
+    def at(self, points: int) -> Array:
+        """The sum at so many points."""
+        found = np.zeros(points)
+        for values, index in self.parts.values():
+            found += values if index is None else values[index]
+        return found
+
+
+Cuts = list[tuple[float, str]]
+
+
+def _stretches(launches: Sequence[Launch]) -> dict[str, Cuts]:
+    """For each group of layers the places that cut its rows into stretches: its messages by name, and where attention begins."""
+    found: dict[str, set[tuple[float, str]]] = {launch.row.group: set() for launch in launches}
+    for launch in launches:
+        if launch.at is not None:
+            found[launch.row.group].add((launch.at, launch.row.op.name))
+    for group, cuts in found.items():
+        attends = [launch.place for launch in launches if launch.row.group == group and launch.row.op.kind in ("attend", "scan")]
+        if cuts and attends:
+            cuts.add((min(attends) - 0.25, ATTENTION))
+    return {group: sorted(cuts) for group, cuts in found.items()}
+
+
+def _stretch(launch: Launch, cuts: Cuts) -> int:
+    """The number of a launch's stretch: kernels between cuts have even ones, messages odd ones."""
+    if launch.at is not None:
+        return 2 * cuts.index((launch.at, launch.row.op.name)) + 1
+    return 2 * bisect(cuts, (launch.place, ""))
+
+
+def _layer(cuts: Cuts, seconds: dict[int, Array]) -> list[Stretch]:
+    """A layer in its order, of seconds by the numbers of stretches."""
+    layer = [Stretch("", False, seconds.get(0, 0.0))]
+    for number, (_, name) in enumerate(cuts):
+        begins = name == ATTENTION
+        if not begins:
+            layer.append(Stretch(name, True, seconds.get(2 * number + 1, 0.0)))
+        layer.append(Stretch(name if begins else "", False, seconds.get(2 * number + 2, 0.0)))
+    return layer
 
 
 @lru_cache(maxsize=256)
@@ -471,6 +560,9 @@ class _Numbers:
 
     def value(self, row: Row, expr: Expr) -> Array:
         """An expression of a row at every point."""
+        single = len(self.points) == 1
+        if single and (fixed := _fixed(expr, _Bound(row.binding))) is not None:
+            return fixed
         kept = self._kept.get(id(row.binding))
         if kept is None:
             kept = self._kept[id(row.binding)] = self._letters(row)
@@ -513,7 +605,29 @@ class _Numbers:
         if kernel not in ("gemm", "moe"):
             return wide
         stored = self.formats.matrix(row.op.cost.weights[0].role).name
-        return stored if stored in ("fp8", "int8") and stored in self.device.peak_flops_per_s else wide
+        return stored if stored in NARROW and stored in self.device.peak_flops_per_s else wide
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A binding that is told from others as an object: those of ledgers that clocks keep stay what they are."""
+
+    letters: dict[Any, Expr] = field(hash=False)
+
+    def __hash__(self) -> int:
+        return id(self.letters)
+
+
+@lru_cache(maxsize=32_768)
+def _fixed(expr: Expr, bound: _Bound) -> Array | None:
+    """What a row's expression is where it knows nothing of the workload, as an array of one; else None."""
+    letters = _letters_of(expr)
+    numbers = {letter: bound.letters[letter] for letter in letters if letter in bound.letters}
+    if len(numbers) < len(letters) or any(not number.is_Integer for number in numbers.values()):
+        return None
+    found = np.array([float(evaluate(expr, {letter: int(number) for letter, number in numbers.items()}))])
+    found.setflags(write=False)
+    return found
 
 
 @lru_cache(maxsize=8192)
@@ -634,26 +748,41 @@ SHAPES: dict[str, Callable[[_Numbers, Row], Shaped]] = {
 """How the numbers of a row become the sizes of its class."""
 
 
-def _merged(launches: Sequence[Launch], numbers: _Numbers) -> Iterator[Launch]:
-    """Products one after another that read the same input run as one, side by side: each has its share of the columns."""
+def _merged(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
+    """Products that read the same input run as one, side by side: each has its share of the columns.
 
-    def alike(launch: Launch) -> Any:
+    These are products of a size one after another, and those of a layer's input (`width` wide) before it attends, whatever
+    stands between them: latent attention's two projections down run as one.
+    """
+    attending = {(launch.row.group, launch.row.block): launch.place for launch in launches if launch.row.op.kind == "attend"}
+    found: dict[Any, list[Launch]] = {}
+    last: Any = None
+    for launch in launches:
         if launch.kernel != "gemm":
-            return id(launch)
-        m, k = launch.sizes["m"], launch.sizes["k"]
-        return (launch.row.group, launch.row.block, launch.dtype, id(launch.index), len(m), m[0], m[-1], k[0], k[-1])
+            last = None
+            key: Any = launch.place
+        else:
+            block, m, k = (launch.row.group, launch.row.block), launch.sizes["m"], launch.sizes["k"]
+            alike = (*block, launch.dtype, id(launch.index), len(m), m[0], m[-1], k[0], k[-1])
+            early = k[0] == width and launch.place < attending.get(block, -1)
+            if last is None or last[0] != alike:
+                last = (alike, launch.place)
+            key = (alike, None) if early else last
+        found.setdefault(key, []).append(launch)
+    for side_by_side in found.values():
+        yield from _together(side_by_side, numbers)
 
-    for _, group in groupby(launches, alike):
-        side_by_side = list(group)
-        if len(side_by_side) == 1:
-            yield side_by_side[0]
-            continue
-        key = tuple(id(launch.sizes) for launch in side_by_side)
-        if key not in numbers._shaped:
-            numbers._shaped[key] = {**side_by_side[0].sizes, "n": np.sum([launch.sizes["n"] for launch in side_by_side], axis=0)}
-        together = numbers._shaped[key]
-        for launch in side_by_side:
-            yield replace(launch, share=launch.sizes["n"] / together["n"], sizes=together)
+
+def _together(side_by_side: list[Launch], numbers: _Numbers) -> Iterator[Launch]:
+    if len(side_by_side) == 1:
+        yield side_by_side[0]
+        return
+    key = tuple(id(launch.sizes) for launch in side_by_side)
+    if key not in numbers._shaped:
+        numbers._shaped[key] = {**side_by_side[0].sizes, "n": np.sum([launch.sizes["n"] for launch in side_by_side], axis=0)}
+    together = numbers._shaped[key]
+    for launch in side_by_side:
+        yield replace(launch, share=launch.sizes["n"] / together["n"], sizes=together)
 
 
 def _by_rows(launch: Launch, apart: bool) -> Iterator[Launch]:
@@ -685,9 +814,10 @@ def _messages(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iter
 
 
 def _sent(
-    launch: Launch, part: tuple[_Numbers, Any, Any], name: str, kernel: str, ranks: Array, size: Array, span: Array, times: int
-) -> Launch:
-    """A message of `size` bytes of each rank among some ranks, which span so many neighbouring devices.
+    launch: Launch, part: tuple[_Numbers, Any, Any], name: str, kernel: str, ranks: Array, size: Array, span: Array, times: int,
+    after: float = 0.5,
+) -> Launch:  # fmt: skip
+    """A message of `size` bytes of each rank among some ranks, which span so many neighbouring devices, `after` a launch.
 
     Messages of one name and size are one kernel, whichever layer sends them.
     """
@@ -695,14 +825,15 @@ def _sent(
     device = numbers.device
     device.given("link_bytes_per_s")
     op = replace(launch.row.op, name=name, kind="collective")
-    key = (name, ranks.tobytes(), size.tobytes())
+    key = (name, ranks.tobytes(), size.tobytes(), span.tobytes())
     if key not in numbers._shaped:
         beyond, slower = span > device.link_devices, np.ones(len(size))
         if beyond.any():
             network = float(device.given("network_bytes_per_s"))
             slower = np.where(beyond, float(device.given("link_bytes_per_s")) / network, 1.0)
         numbers._shaped[key] = {"ranks": np.maximum(ranks, 2.0), "bytes": size, "slower": slower}
-    return Launch(replace(launch.row, op=op), kernel, "bf16", numbers._shaped[key], times, index, (ranks > 1) * 1.0)
+    row, sizes = replace(launch.row, op=op), numbers._shaped[key]
+    return Launch(row, kernel, "bf16", sizes, times, index, (ranks > 1) * 1.0, at=launch.place + after)
 
 
 def _activation(numbers: _Numbers) -> float:
@@ -721,26 +852,51 @@ def _all_reduces(launches: Sequence[Launch], numbers: _Numbers, width: int) -> I
 
 
 def _dispatches(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
-    """Tokens on their way to experts on other ranks, and back: to each of a token's experts, those of its own rank apart.
-
-    The ranks that hold the same tokens send a part each. An expert cut over several ranks takes a token to all of them; where
-    experts are cut over all and not spread, all groups' tokens meet on every rank. Between nodes, what stays within one costs
-    nothing beside what leaves it.
-    """
+    """Tokens on their way to experts on other ranks, and back: the ranks that hold the same tokens send a part each."""
     part = numbers.part(frozenset({"batch", "tokens", "tp", "dp", "cp", "ep", "imbalance"}))
     points, size = part[0].points, _activation(numbers)
-    first = {(launch.row.group, launch.row.block): launch for launch in reversed(launches) if launch.row.op.split == "experts"}
-    ranks = points.tp * points.dp * points.cp
-    together = points.tp * (points.cp if points.single else 1)
-    within = np.where(ranks > numbers.device.link_devices, np.minimum(points.ep, numbers.device.link_devices), 1.0)
-    spread = np.where(points.dp * points.cp > 1, ranks, 1.0)
-    for launch in first.values():
-        used = part[0].value(launch.row, dict(launch.row.op.shape)["topk"])
-        leave = np.where(points.ep > 1, used * (1 - within / np.maximum(points.ep, 2)) * ranks / points.ep, ranks - together)
-        leave = leave * np.where(points.ep > 1, points.imbalance, 1.0)
-        for name, each in (("dispatch", float(dispatch_bytes(numbers.formats))), ("combine", size)):
-            moved = points.rows / together * leave * width * each
-            yield _sent(launch, part, name, "sent", spread, moved, ranks, launch.times)
+    routed: dict[tuple[str, str], list[Launch]] = {}
+    for launch in launches:
+        if launch.row.op.split == "experts":
+            routed.setdefault((launch.row.group, launch.row.block), []).append(launch)
+    spread = np.where(points.dp * points.cp > 1, points.ranks, 1.0)
+    busiest = np.where(points.ep > 1, points.imbalance, 1.0)
+    for first, *rest in routed.values():
+        used = part[0].value(first.row, dict(first.row.op.shape)["topk"])
+        copies, span = _copies(points, used, numbers.device)
+        for name, each, launch, after in (
+            (DISPATCH, float(dispatch_bytes(numbers.formats)), first, -0.5), (COMBINE, size, [first, *rest][-1], 0.4),
+        ):  # fmt: skip
+            moved = points.rows / points.together * copies * busiest * width * each
+            yield _sent(launch, part, name, "sent", spread, moved, span, launch.times, after)
+
+
+def _copies(points: Points, used: Array, device: Accelerator) -> tuple[Array, Array]:
+    """How many copies of a token cross the slowest of the links it takes, and how many neighbouring devices these span.
+
+    A single token goes out for each of its experts (DeepEP's low-latency kernels), and to all ranks that an expert is cut over.
+    One of a prompt crosses the network once for each other node and is passed on there, once to each rank that has a part of
+    its experts (the normal kernels); so goes any token where experts are not spread. Experts are taken to lie anywhere: a
+    router that is held to few nodes sends less. Between nodes, what stays within one goes beside what leaves it.
+    """
+    ranks, linked, once = points.ranks, float(device.link_devices), (not points.single) | (points.ep <= 1)
+    beyond = ranks > linked
+    nodes = np.maximum(ranks / linked, 1)
+    here = np.maximum(points.together, np.where(beyond & ~once, linked, 1.0))
+    met = np.where(once, _met(1 / points.ep, used), used / points.ep)
+    near, far = np.maximum(ranks - here, 0) * met, (nodes - 1) * _met(np.maximum(1 / nodes, 1 / points.ep), used)
+    slower = float(device.link_bytes_per_s or 0) / float(device.network_bytes_per_s or np.inf)
+    passed = once & (far * slower <= near)
+    return np.where(once & beyond & ~passed, far, near), np.where(beyond & passed, 1.0, ranks)
+
+
+def _met(share: Array, used: Array) -> Array:
+    """How likely one of a token's experts lies in a place that has this share of them.
+
+    >>> _met(np.array([1.0, 0.5]), np.array([8.0, 1.0])).tolist()
+    [1.0, 0.5]
+    """
+    return np.asarray(1 - (1 - share) ** used)
 
 
 def _rings(launches: Sequence[Launch], numbers: _Numbers) -> Iterator[Launch]:
@@ -762,8 +918,8 @@ def _rings(launches: Sequence[Launch], numbers: _Numbers) -> Iterator[Launch]:
         else:
             each, kernel = sum(_passed_on(part[0], launch.row, item) for item in kept), "sent"
             size = points.batch * each * (points.cp - 1) / points.cp
-        name = "merge" if single else "ring"
-        yield _sent(launch, part, name, kernel, points.cp, size, points.tp * points.cp, launch.times)
+        name, after = ("merge", 0.5) if single else ("ring", -0.5)
+        yield _sent(launch, part, name, kernel, points.cp, size, points.tp * points.cp, launch.times, after)
 
 
 def _passed_on(numbers: _Numbers, row: Row, kept: Kept) -> Array:

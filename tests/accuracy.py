@@ -13,6 +13,7 @@ import costmodel as cm
 from costmodel.calibration.store import read_calibration
 from costmodel.catalog import calibration_file, calibrations
 
+from . import throughput
 from .test_published import FIGURES, MISSES, NOT_REPRODUCED, ROWS
 
 PAGE = Path(__file__).parents[1] / "docs" / "accuracy.md"
@@ -88,11 +89,31 @@ def kernels() -> str:
     return table(head, rows)
 
 
+def published_throughput() -> str:
+    """Every deployment whose throughput is published, with ours and where it operated."""
+    rows = []
+    for row in throughput.rows():
+        ours = row.ours()
+        bound = f"{row.within[0]:g} to {row.within[1]:g}" if row.within else "shown"
+        rows.append(
+            (
+                row.title, _rate(row.published), _rate(ours), row.unit, f"{ours / row.published:.2f}", bound,
+                row.point, row.why, row.source,
+            )
+        )  # fmt: skip
+    head = ("Deployment", "Published:", "Predicted:", "Unit", "Ratio:", "Tested", "Operating point", "Remarks", "Source")
+    return table(head, rows)
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if abs(value) < 1e6 else f"{value:.4e}"
 
 
-TABLES = {"counts": counts, "reproduced": reproduced, "missed": missed, "kernels": kernels}
+TABLES = {"counts": counts, "reproduced": reproduced, "missed": missed, "kernels": kernels, "throughput": published_throughput}
 MARKED = re.compile(r"(<!-- (\w+): made by tests/accuracy.py -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
