@@ -212,7 +212,8 @@ def sweep_batches(
     points = Points.of(parallel or Parallel(), every, whole("tokens", tokens), whole("context", context))
     found = timer.totals(points)
     calibrated = bool((found.guessed_s <= MINOR * found.device_s).all())
-    return Sweep(every, timer.seconds(points), found.flops, found.bytes, calibrated, timer.dtypes(points))
+    seconds = np.asarray(timer.host.total(found.device_s, found.calls, points.batch))
+    return Sweep(every, seconds, found.flops, found.bytes, calibrated, timer.dtypes(points))
 
 
 def prefill_pass(timer: Clock, layout: Parallel, batch: int, tokens: int, prefix: int = 0) -> PassTime:

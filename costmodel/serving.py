@@ -423,8 +423,8 @@ def with_room(decoding: Any, growth: Any, level: float) -> Array:
 
     Their number varies as a shared processor's does: where a step's time grows as the batch to the power e, with a variance of
     about decoding / (1 - e) (the product form of Cohen, Acta Informatica 12, 1979); `growth`, the time between steps over what
-    weights take alone, stands for 1 / (1 - e). All places are taken for `CROWDED` of the requests that may be late by `level`: the quantile of
-    a gamma distribution of this mean and variance (Wilson and Hilferty, PNAS 17, 1931).
+    weights take alone, stands for 1 / (1 - e). All places are taken for `CROWDED` of the requests that may be late by `level`:
+    the quantile of a gamma distribution of this mean and variance (Wilson and Hilferty, PNAS 17, 1931).
 
     >>> round(float(with_room(100.0, 1.0, 0.9)), 1)
     131.2

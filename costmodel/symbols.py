@@ -38,7 +38,7 @@ n_d = _letter("n_d", "steps", "denoising steps of a generation, or steps of a re
 n_tp = _letter("n_tp", "tp_ranks", "tensor-parallel ranks, which share every layer", 1)
 n_dp = _letter("n_dp", "dp_ranks", "data-parallel groups of ranks, each with sequences of its own", 1)
 n_cp = _letter("n_cp", "cp_ranks", "context-parallel ranks, each with a part of every context", 1)
-n_ep = _letter("n_ep", "ep_ranks", "expert-parallel ranks, with a part of the experts each (in training, of the data-parallel ones)", 1)
+n_ep = _letter("n_ep", "ep_ranks", "expert-parallel ranks, each with a part of the experts (in training, data-parallel ones)", 1)
 
 d_model = _letter("d_model", "hidden_size", "width of the residual stream")
 V = _letter("V", "vocab_size", "rows of the token table")
