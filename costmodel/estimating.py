@@ -69,6 +69,11 @@ class Estimate:
     prefill: PassTime
     decode: PassTime | None
 
+    def __repr__(self) -> str:
+        """In a line: the rows behind it are in `ops`."""
+        told = f"TTFT {self.ttft_s:.4g} s" + (f", TPOT {self.tpot_s:.4g} s" if self.tpot_s is not None else "")
+        return f"<estimate of {self.model} on {self.devices:,} x {self.accelerator}, {self.parallel.name}: {told}, {self.state}>"
+
     @property
     def ttft_s(self) -> float:
         """Seconds of the prefill of the prompts together, without a queue."""

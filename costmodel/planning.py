@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from itertools import product
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,16 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of the best: guessed classes of kernels, shapes beyond what was measured."""
         return self.best.estimate.notes if self.best else ()
+
+    def __repr__(self) -> str:
+        """In a line: a plan holds every candidate it looked at."""
+        best = self.best
+        told = f"{best.devices:,} x {best.accelerator}, {best.layout.name}" if best else "nothing meets the limits"
+        return f"<plan of {self.wanted.model.name}: {told}; {self.considered:,} candidates>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: why, and the best layouts."""
+        return f"<p>{escape(str(self.why))}</p>\n{self.table.to_html(index=False) if self.best else ''}"
 
     @cached_property
     def why(self) -> Why:

@@ -105,6 +105,20 @@ def test_a_report_in_a_notebook() -> None:
     assert "data:" not in found.terminal
 
 
+def test_answers_print_in_a_line() -> None:
+    """Nothing that is asked for fills a screen when it is printed."""
+    plan = cm.plan("gpt2", "l4", cm.Traffic(requests_per_s=1.0, prompt=128, output=64), batches=[1, 8])
+    none = cm.plan("gpt2", "l4", cm.Traffic(requests_per_s=1.0), cm.Limits(ttft_s=1e-6, devices=1), batches=[1])
+    estimate = cm.estimate("gpt2", "l4", output=1)
+    for each in (plan, none, estimate, cm.load("gpt2").cache_bytes, cm.load("gpt2").params, reports()["model"]):
+        assert len(repr(each)) < 300
+        assert "\n" not in repr(each)
+    assert "TPOT" in repr(cm.estimate("gpt2", "l4"))
+    assert "<table" in plan._repr_html_()
+    assert "<table" not in none._repr_html_()
+    assert cm.load("gpt2").cache_bytes._repr_latex_().startswith("$")
+
+
 # equal bytes
 
 

@@ -37,8 +37,8 @@ DARK = "@media (prefers-color-scheme:dark){svg{color:#e6edf3}}"
 def as_svg(figure: Figure, words: str, *, own_file: bool = True) -> str:
     """A figure as SVG, with `words` for those who do not see it.
 
-    >>> as_svg({"data": [], "layout": {}}, "<nothing>")[-42:]
-    'aria-label="&lt;nothing&gt;">\\n</svg>\\n'
+    >>> "&lt;nothing&gt;" in as_svg({"data": [], "layout": {}}, "<nothing>")
+    True
     """
     icicle = any(trace["type"] == "icicle" for trace in figure["data"])
     height, parts = _icicle(figure) if icicle else _plot(figure)
