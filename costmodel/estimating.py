@@ -21,7 +21,8 @@ from costmodel.footprint import DeviceMemory, check_layout, device_memory, tenso
 from costmodel.frames import frame
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel, stage_layers
-from costmodel.roofline import MINOR, Clock, Host, PassTime, Points, clock, shipped_or
+from costmodel.points import Points
+from costmodel.roofline import MINOR, Clock, Host, PassTime, clock, shipped_or
 from costmodel.units import whole
 from costmodel.workload import Precision
 

@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import os
 from bisect import bisect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sympy import Expr
 
 from costmodel.architecture import Architecture
 from costmodel.calibration.fit import Fit, guessed
 from costmodel.calibration.store import Calibration, read_calibration
 from costmodel.catalog import calibration_file, calibrations
-from costmodel.cost import THEORY, Cost, Kept, Weight
 from costmodel.errors import CostModelError
-from costmodel.evaluate import evaluate, walk_floats
-from costmodel.footprint import dispatch_bytes
-from costmodel.formula import bound_values
 from costmodel.hardware import Accelerator
 from costmodel.kernels import ON_LINKS, PARAMETERS, Peaks, bound_by, kernel_class, pnorm
-from costmodel.ops import Op
-from costmodel.overlapping import ATTENTION, COMBINE, DISPATCH, Stretch, overlapped
-from costmodel.parallelism import Parallel
-from costmodel.quantities import Row
-from costmodel.symbols import B, S, T
+from costmodel.launches import NARROW, Launch, Numbers, RowKernel, by_rows, merged, works
+from costmodel.messages import messages
+from costmodel.overlapping import ATTENTION, Stretch, overlapped
+from costmodel.points import Points
 from costmodel.workload import Options, Phase, Precision
 
 Array = NDArray[np.float64]
@@ -48,132 +42,6 @@ UNITS_LEFT = 108 / 132
 """Share of a device's units that compute beside the messages of prompts: kernels on 24 of a Hopper's 132 forward them (the
 setting of DeepEP's first version, and of SGLang with it). Those of single tokens, which the network moves alone, take none."""
 BOUNDS = ("compute", "memory", "latency", "link")
-NARROW = ("fp8", "int8")
-"""Formats that activations are quantised to before a product."""
-LETTERS = {"batch": B, "tokens": T, "context": S}
-
-
-@dataclass(frozen=True, eq=False)
-class Points:
-    """Passes to be timed, an entry each: what one rank sees of them, and its layout.
-
-    `batch` sequences of its data-parallel group, `tokens` new ones of each (all of them 1, or none), `context` after the pass.
-    """
-
-    batch: Array
-    tokens: Array
-    context: Array
-    tp: Array
-    dp: Array
-    cp: Array
-    pp: Array
-    ep: Array
-    imbalance: Array
-    contexts: tuple[Array, Array] | None = None
-    """Contexts and their weights: each point is the mean over them, and its own context counts for nothing."""
-    verify: bool = False
-    """Whether the new tokens are guesses that a pass checks: few, in the forms that decode takes, with logits for each."""
-    _found: dict[frozenset[str], tuple[Points, Any]] = field(default_factory=dict)
-
-    NAMES = ("batch", "tokens", "context", "tp", "dp", "cp", "pp", "ep", "imbalance")
-
-    @classmethod
-    def of(cls, layout: Parallel, batch: Any, tokens: Any, context: Any) -> Points:
-        """Points of one layout: numbers and arrays broadcast."""
-        given = (batch, tokens, context, *(getattr(layout, name) for name in cls.NAMES[3:]))
-        return cls.stacked(*given)
-
-    @classmethod
-    def stacked(cls, *columns: Any) -> Points:
-        """Points from numbers and arrays in the order of `NAMES`."""
-        arrays: list[Any] = [np.array(column, dtype=np.float64) for column in np.broadcast_arrays(*map(np.atleast_1d, columns))]
-        return cls(*arrays)
-
-    def __len__(self) -> int:
-        return len(self.batch)
-
-    @cached_property
-    def single(self) -> bool:
-        """Whether each sequence has one new token, or few that a pass checks: decode, whose tokens stay together."""
-        return self.verify or bool((self.tokens == 1).all())
-
-    @property
-    def rows(self) -> Array:
-        """Tokens that pass through a rank's matrices: a prompt's are spread over context-parallel ranks, a single one is not."""
-        return self.batch * self.tokens if self.single else self.batch * np.ceil(self.tokens / self.cp)
-
-    @property
-    def ranks(self) -> Array:
-        """Devices of a stage."""
-        return self.tp * self.dp * self.cp
-
-    @property
-    def together(self) -> Array:
-        """Ranks that have the same tokens: those of a group, over which a prompt's are spread where it has context ranks."""
-        return self.tp * (self.cp if self.single else 1.0)
-
-    def distinct(self, names: frozenset[str]) -> tuple[Points, Any]:
-        """The points that differ in some columns, and which of them each point is (None: all do)."""
-        if len(self) == 1:
-            return self, None
-        if names not in self._found:
-            self._found[names] = self._distinct(names)
-        return self._found[names]
-
-    def _distinct(self, names: frozenset[str]) -> tuple[Points, Any]:
-        code, every = np.zeros(len(self), dtype=np.int64), 1
-        for name in sorted(names):
-            column = getattr(self, name)
-            if (column == column[0]).all():
-                continue
-            values, places = np.unique(column, return_inverse=True)
-            code, every = code * len(values) + places, every * len(values)
-            if every > 1 << 40:  # codes stay far from wrapping
-                values, code = np.unique(code, return_inverse=True)
-                every = len(values)
-        _, first, index = np.unique(code, return_index=True, return_inverse=True)
-        if len(first) == len(self):
-            return self, None
-        columns: dict[str, Any] = {name: getattr(self, name)[first] for name in self.NAMES}
-        return Points(**columns, contexts=self.contexts, verify=self.verify), index
-
-    def over(self, contexts: Array, weights: Array) -> Points:
-        """The same passes, each as the mean over contexts of these weights."""
-        return replace(self, contexts=(contexts, weights), _found={})
-
-    def expanded(self) -> Points:
-        """Each point once for each of the contexts that it is the mean over."""
-        assert self.contexts is not None
-        contexts = self.contexts[0]
-        columns: dict[str, Any] = {name: np.repeat(getattr(self, name), len(contexts)) for name in self.NAMES}
-        return Points(**(columns | {"context": np.tile(contexts, len(self))}), verify=self.verify)
-
-
-@dataclass(frozen=True, eq=False)
-class Launch:
-    """One ledger row as a device runs it: a class, and an array for each size at the points that differ for it.
-
-    `index` says which of these each point of the pass is; `share` is its part of a kernel that does the work of several rows,
-    and 0 at points that have no such kernel.
-    """
-
-    row: Row
-    kernel: str
-    dtype: str
-    sizes: dict[str, Array]
-    times: int
-    index: Any = None
-    share: Any = 1.0
-    weights: Array | None = None
-    """Of contexts that the sizes have a row each of, at every point."""
-    place: float = float("inf")
-    """Where its row stands in the ledger."""
-    at: float | None = None
-    """Where among the rows of its layer a message is sent."""
-
-    def mean(self, values: Array) -> Array:
-        """Values of its sizes, over the contexts that each point is the mean over."""
-        return values if self.weights is None else values.reshape(-1, len(self.weights)) @ self.weights
 
 
 @dataclass(frozen=True)
@@ -269,7 +137,7 @@ class Clock:
     units_left: float = 1.0
     """Share of the device's units that kernels have: the rest moves messages meanwhile."""
     _fits: dict[tuple[str, str], Fit] = field(default_factory=dict)
-    _ledgers: dict[str, tuple[_Kernel, ...]] = field(default_factory=dict)
+    _ledgers: dict[str, tuple[RowKernel, ...]] = field(default_factory=dict)
     _narrowest: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def totals(self, points: Points) -> Totals:
@@ -351,7 +219,7 @@ class Clock:
 
     # rows as kernels
 
-    def _ledger(self, points: Points) -> tuple[_Kernel, ...]:
+    def _ledger(self, points: Points) -> tuple[RowKernel, ...]:
         kind = "verify" if points.verify else Phase.DECODE if points.single else Phase.PREFILL
         if kind not in self._ledgers:
             options = Options(precision=self.formats, mtp=self.mtp)
@@ -360,9 +228,9 @@ class Clock:
             bindings: dict[tuple[Any, ...], int] = {}
             rows = self.model._rows(options, Phase.PREFILL if points.verify else Phase(kind))
             self._ledgers[kind] = tuple(
-                _Kernel.of(row, place, bindings.setdefault(tuple(row.binding.items()), len(bindings)))
+                RowKernel.of(row, place, bindings.setdefault(tuple(row.binding.items()), len(bindings)))
                 for place, row in enumerate(rows)
-                if _works(row.op.cost)
+                if works(row.op.cost)
             )
         return self._ledgers[kind]
 
@@ -373,13 +241,13 @@ class Clock:
         return [_Kernels(self._fit(*key), launches, self.host.message_bytes) for key, launches in found.items()]
 
     def _launches(self, points: Points) -> Iterator[Launch]:
-        numbers = _Numbers(points, self.formats, self.device)
+        numbers = Numbers(points, self.formats, self.device)
         launches = [launch for row in self._ledger(points) if (launch := numbers.launch(row)) is not None]
-        for launch in _merged(launches, numbers, self.model.hidden_size):
-            for narrowed in _by_rows(launch, self._known("gemv", launch.dtype) == "gemv"):
+        for launch in merged(launches, numbers, self.model.hidden_size):
+            for narrowed in by_rows(launch, self._known("gemv", launch.dtype) == "gemv"):
                 kernel = self._known(narrowed.kernel, launch.dtype)
                 yield narrowed if kernel == narrowed.kernel else replace(narrowed, kernel=kernel)
-        yield from _messages(launches, numbers, self.model.hidden_size)
+        yield from messages(launches, numbers, self.model.hidden_size)
 
     def _known(self, kernel: str, dtype: str) -> str:
         """The narrowest class that was measured on this device."""
@@ -484,459 +352,6 @@ def _as_in_a_model(calibration: Calibration, kernel: str, dtype: str, device: Ac
     """Our own measurements have cold what a model has cold; tables repeat a kernel on the same buffers."""
     found = calibration.fit(kernel, dtype, device)
     return found if calibration.machine else found.cold()
-
-
-def _works(cost: Cost) -> bool:
-    """Whether there is anything to do: a tower that sees no images only stores weights."""
-    return bool(cost.kept) or any(part != 0 for part in (cost.flops, cost.vector_flops, cost.activations))
-
-
-@dataclass(frozen=True, eq=False)
-class _Kernel:
-    """A ledger row as a kernel to be: its class, the columns of points that it depends on, and what tells it from others.
-
-    Rows of equal ops and letters are `same`: their sizes are worked out once.
-    """
-
-    row: Row
-    place: int
-    kernel: str
-    columns: frozenset[str]
-    binding: int
-    same: tuple[int, int]
-
-    @classmethod
-    def of(cls, row: Row, place: int, binding: int) -> _Kernel:
-        """Raises CostModelError where no class fits."""
-        kernel = row.op.kernel or {"scan": "scan", "attend": "scan", "conv": "conv", "gather": "gather"}.get(row.op.kind, "memory")
-        if kernel not in SHAPES:
-            raise CostModelError(f"no kernel class for row {'/'.join(row.path)} of kind {row.op.kind}")
-        return cls(row, place, kernel, _columns(row.op, kernel, tuple(row.binding.items())), binding, (id(row.op), binding))
-
-
-@dataclass(frozen=True, eq=False)
-class _Numbers:
-    """Numbers for letters at some points; for each row, at those of them that differ for it."""
-
-    points: Points
-    formats: Precision
-    device: Accelerator
-    _kept: dict[int, dict[Any, Any]] = field(default_factory=dict)
-    """For each binding of letters its numbers, with those of all expressions of them."""
-    _parts: dict[frozenset[str], tuple[_Numbers, Any, Array | None]] = field(default_factory=dict)
-    _shaped: dict[Any, Any] = field(default_factory=dict)
-    """Sizes of rows, and of products merged, that other rows have too."""
-
-    def launch(self, kernel: _Kernel) -> Launch | None:
-        """A row as a kernel; None for what is fused into its neighbour and moves nothing."""
-        here, index, weights = self.part(kernel.columns)
-        if kernel.same not in self._shaped:
-            self._shaped[kernel.same] = here._sizes(kernel)
-        name, dtype, sizes = self._shaped[kernel.same]
-        return (
-            None if sizes is None else Launch(kernel.row, name, dtype, sizes, kernel.row.times, index, 1.0, weights, kernel.place)
-        )
-
-    def _sizes(self, kernel: _Kernel) -> tuple[str, str, dict[str, Array] | None]:
-        name, sizes = SHAPES[kernel.kernel](self, kernel.row)
-        if not next(iter(sizes.values())).all() or (kernel.kernel == "attention" and not self.moved(kernel.row).all()):
-            return name, "", None  # a tower without images
-        return name, self._dtype(kernel.row, name), sizes
-
-    def part(self, columns: frozenset[str]) -> tuple[_Numbers, Any, Array | None]:
-        """The same at the points that differ in some columns, which of them each point is, and weights of contexts in each."""
-        if columns not in self._parts:
-            self._parts[columns] = self._part(columns)
-        return self._parts[columns]
-
-    def _part(self, columns: frozenset[str]) -> tuple[_Numbers, Any, Array | None]:
-        if self.points.contexts is None:
-            points, index = self.points.distinct(columns)
-            return self if points is self.points else _Numbers(points, self.formats, self.device), index, None
-        points, index = self.points.distinct(columns - {"context"})
-        if "context" in columns:
-            return _Numbers(points.expanded(), self.formats, self.device), index, self.points.contexts[1]
-        return self if points is self.points else _Numbers(points, self.formats, self.device), index, None
-
-    def value(self, row: Row, expr: Expr) -> Array:
-        """An expression of a row at every point."""
-        single = len(self.points) == 1
-        if single and (fixed := _fixed(expr, _Bound(row.binding))) is not None:
-            return fixed
-        kept = self._kept.get(id(row.binding))
-        if kept is None:
-            kept = self._kept[id(row.binding)] = self._letters(row)
-        found = walk_floats(expr, kept)
-        return np.asarray(found) if isinstance(found, np.ndarray) else np.full(len(self.points), float(found))
-
-    def _letters(self, row: Row) -> dict[Any, Any]:
-        """What is the same at every point is a number."""
-        known: dict[Any, Any] = {}
-        for name, letter in LETTERS.items():
-            values = getattr(self.points, name)
-            known[letter] = float(values[0]) if (values == values[0]).all() else values
-        plain = {letter: int(value) for letter, value in known.items() if not isinstance(value, np.ndarray)}
-        bound = {letter: float(value) for letter, value in bound_values(row.binding, plain).items()}
-        for letter, expr in row.binding.items():  # a letter that stands for an expression of the workload's
-            if letter not in bound:
-                known[letter] = walk_floats(expr, known)
-        return known | bound
-
-    def shape(self, row: Row) -> dict[str, Array]:
-        """The sizes that an op gives itself."""
-        return {name: self.value(row, expr) for name, expr in row.op.shape}
-
-    def stored(self, row: Row) -> Array:
-        """Bytes an element of the row's matrices, as they are kept."""
-        return self.value(row, _bytes_an_element(row.op.cost.weights[0], self.formats))
-
-    def moved(self, row: Row) -> Array:
-        """Bytes a rank moves of a row in one layer."""
-        return self.value(row, _bytes_moved(row.op.cost, self.formats)) / self.shared(row)
-
-    def shared(self, row: Row) -> Array:
-        """How many ranks do a row's work together: those of tensor parallelism, and those that have a part of a prompt each."""
-        together = np.ones(len(self.points)) if row.op.split in ("none", "vocabulary") else self.points.tp
-        return together if self.points.single else together * self.points.cp
-
-    def _dtype(self, row: Row, kernel: str) -> str:
-        """The format that the device multiplies in: that of the weights where it has a peak for it, else the activations'."""
-        wide = "fp32" if self.formats.activations == "fp32" else "bf16"
-        if kernel not in ("gemm", "moe"):
-            return wide
-        stored = self.formats.matrix(row.op.cost.weights[0].role).name
-        return stored if stored in NARROW and stored in self.device.peak_flops_per_s else wide
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """A binding that is told from others as an object: those of ledgers that clocks keep stay what they are."""
-
-    letters: dict[Any, Expr] = field(hash=False)
-
-    def __hash__(self) -> int:
-        return id(self.letters)
-
-
-@lru_cache(maxsize=32_768)
-def _fixed(expr: Expr, bound: _Bound) -> Array | None:
-    """What a row's expression is where it knows nothing of the workload, as an array of one; else None."""
-    letters = _letters_of(expr)
-    numbers = {letter: bound.letters[letter] for letter in letters if letter in bound.letters}
-    if len(numbers) < len(letters) or any(not number.is_Integer for number in numbers.values()):
-        return None
-    found = np.array([float(evaluate(expr, {letter: int(number) for letter, number in numbers.items()}))])
-    found.setflags(write=False)
-    return found
-
-
-@lru_cache(maxsize=8192)
-def _letters_of(expr: Expr) -> frozenset[Any]:
-    return frozenset(expr.free_symbols)
-
-
-@lru_cache(maxsize=8192)
-def _columns(op: Op, kernel: str, binding: tuple[tuple[Any, Expr], ...]) -> frozenset[str]:
-    """The columns of points that a row's kernel depends on."""
-    exprs: list[Expr] = [op.cost.flops, op.cost.activations, *(expr for _, expr in op.shape), *(expr for _, expr in binding)]
-    letters = frozenset().union(*map(_letters_of, exprs))
-    if kernel in ("attention", "scan") or any(kept.per_token for kept in op.cost.kept):
-        letters |= {S}
-    if op.cost.kept:
-        letters |= {B}
-    named = {name for name, letter in LETTERS.items() if letter in letters}
-    return frozenset({*named, "tp", "cp", *(("dp", "ep", "imbalance") if kernel == "moe" else ())})
-
-
-@lru_cache(maxsize=4096)
-def _bytes_moved(cost: Cost, formats: Precision) -> Expr:
-    return cost.bytes_moved(formats)
-
-
-@lru_cache(maxsize=4096)
-def _bytes_an_element(weight: Weight, formats: Precision) -> Expr:
-    return weight.bytes(formats) / weight.elements
-
-
-Shaped = tuple[str, dict[str, Array]]
-
-
-def _gemm(numbers: _Numbers, row: Row) -> Shaped:
-    sizes, points = numbers.shape(row), numbers.points
-    tp = points.tp
-    if not points.single and row.group != "head":
-        sizes["m"] = np.ceil(sizes["m"] / points.cp)
-    if row.op.heads is not None:
-        heads = numbers.value(row, row.op.heads)
-        sizes["n"] = sizes["n"] * np.ceil(heads / tp) / heads
-    elif shared := {"columns": "n", "rows": "k"}.get(row.op.split):
-        sizes[shared] = np.maximum(sizes[shared] / tp, 1)
-    return "gemm", {**sizes, "stored": numbers.stored(row)}
-
-
-def _moe(numbers: _Numbers, row: Row) -> Shaped:
-    """A third of the class, which is three products: each has the class's FLOPs and bytes over three.
-
-    The tokens of all data-parallel groups meet at the experts, which are spread over ep ranks and cut over the others.
-    """
-    sizes, points = numbers.shape(row), numbers.points
-    wide, narrow = np.maximum(sizes["hidden"], sizes["inter"]), np.minimum(sizes["hidden"], sizes["inter"])
-    rest = {
-        "tokens": sizes["tokens"] * points.dp,
-        "tp": points.tp * points.dp * points.cp / points.ep,
-        "ep": points.ep,
-        "skew": np.zeros(len(points)),
-        "busiest": points.imbalance,
-        "stored": numbers.stored(row),
-    }
-    return "moe", {**sizes, "hidden": wide, "inter": narrow, **rest}
-
-
-def _attention(numbers: _Numbers, row: Row) -> Shaped:
-    """Of single tokens or of many; where fewer pairs are seen than causally, as after a shorter (or negative) prefix.
-
-    Context-parallel ranks have a part each of the keys of a single token, or of a prompt's queries.
-    """
-    sizes, points = numbers.shape(row), numbers.points
-    batch, tokens = numbers.value(row, B), numbers.value(row, T)
-    heads, kv_heads = np.maximum(sizes["heads"] / points.tp, 1), np.ceil(sizes["kv_heads"] / points.tp)
-    kv_heads = np.where(kv_heads > heads, heads, kv_heads)
-    seen = sizes["pairs"] / np.maximum(tokens, 1)
-    cache = np.full(len(batch), float(evaluate(numbers.formats.element("cache"), {}))) if _plain_cache(numbers) else None
-    kept = {"stored": cache} if cache is not None else {}
-    if points.single:
-        seen, heads = np.maximum(seen / points.cp, 1), heads * (tokens if row.op.algorithm != "absorbed" else 1)
-    else:
-        tokens = np.ceil(tokens / points.cp)
-    if row.op.algorithm == "absorbed":
-        rope = sizes["d_qk"] - sizes["d_v"]
-        return "mla_decode", {
-            "batch": batch, "context": seen, "heads": heads * tokens, "latent": sizes["d_v"], "rope": rope, **kept
-        }  # fmt: skip
-    width = (sizes["d_qk"] + sizes["d_v"]) / 2
-    common = {"batch": batch, "heads": heads, "kv_heads": kv_heads, "head_dim": width}
-    if points.single:
-        return "decode_attention", {**common, "context": seen, **kept}
-    return "prefill_attention", {**common, "tokens": tokens, "prefix": seen - (tokens + 1) / 2}
-
-
-def _plain_cache(numbers: _Numbers) -> bool:
-    return numbers.formats.cache != "fp8_ds_mla"
-
-
-def _scan(numbers: _Numbers, row: Row) -> Shaped:
-    """A recurrence in steps over many tokens is no kernel of one step."""
-    flops = numbers.value(row, row.op.cost.flops) / numbers.shared(row)
-    kernel = row.op.kernel or "scan"
-    single = numbers.points.single
-    return "scan" if not single and kernel.endswith("_step") else kernel, {
-        "bytes": numbers.moved(row),
-        "flops": flops,
-        "tokens": numbers.points.tokens,
-    }
-
-
-def _memory(numbers: _Numbers, row: Row) -> Shaped:
-    return row.op.kernel or "memory", {"bytes": numbers.moved(row)}
-
-
-SHAPES: dict[str, Callable[[_Numbers, Row], Shaped]] = {
-    "gemm": _gemm, "moe": _moe, "attention": _attention,
-    **dict.fromkeys(("scan", "gdn_chunked", "gdn_step", "ssd_chunked", "ssd_step"), _scan),
-    **dict.fromkeys(("memory", "norm", "gate", "rope", "gather", "conv"), _memory),
-}  # fmt: skip
-"""How the numbers of a row become the sizes of its class."""
-
-
-def _merged(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
-    """Products that read the same input run as one, side by side: each has its share of the columns.
-
-    These are products of a size one after another, and those of a layer's input (`width` wide) before it attends, whatever
-    stands between them: latent attention's two projections down run as one.
-    """
-    attending = {(launch.row.group, launch.row.block): launch.place for launch in launches if launch.row.op.kind == "attend"}
-    found: dict[Any, list[Launch]] = {}
-    last: Any = None
-    for launch in launches:
-        if launch.kernel != "gemm":
-            last = None
-            key: Any = launch.place
-        else:
-            block, m, k = (launch.row.group, launch.row.block), launch.sizes["m"], launch.sizes["k"]
-            alike = (*block, launch.dtype, id(launch.index), len(m), m[0], m[-1], k[0], k[-1])
-            early = k[0] == width and launch.place < attending.get(block, -1)
-            if last is None or last[0] != alike:
-                last = (alike, launch.place)
-            key = (alike, None) if early else last
-        found.setdefault(key, []).append(launch)
-    for side_by_side in found.values():
-        yield from _together(side_by_side, numbers)
-
-
-def _together(side_by_side: list[Launch], numbers: _Numbers) -> Iterator[Launch]:
-    if len(side_by_side) == 1:
-        yield side_by_side[0]
-        return
-    key = tuple(id(launch.sizes) for launch in side_by_side)
-    if key not in numbers._shaped:
-        numbers._shaped[key] = {**side_by_side[0].sizes, "n": np.sum([launch.sizes["n"] for launch in side_by_side], axis=0)}
-    together = numbers._shaped[key]
-    for launch in side_by_side:
-        yield replace(launch, share=launch.sizes["n"] / together["n"], sizes=together)
-
-
-def _by_rows(launch: Launch, apart: bool) -> Iterator[Launch]:
-    """A product of one row is a class of its own, where a device has it measured `apart`."""
-    one = launch.sizes["m"] == 1 if launch.kernel == "gemm" and apart else np.zeros(1, dtype=bool)
-    if one.all():
-        yield replace(launch, kernel="gemv")
-    elif one.any():
-        yield replace(launch, share=launch.share * ~one)
-        yield replace(launch, kernel="gemv", share=launch.share * one)
-    else:
-        yield launch
-
-
-# messages between ranks
-
-
-def _messages(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
-    """What ranks send each other in a pass, as kernels of links: see `_all_reduces`, `_dispatches`, `_rings` and `_handovers`."""
-    points = numbers.points
-    if (points.tp > 1).any():
-        yield from _all_reduces(launches, numbers, width)
-    if (points.dp * points.cp > 1).any():
-        yield from _dispatches(launches, numbers, width)
-    if (points.cp > 1).any():
-        yield from _rings(launches, numbers)
-    if (points.pp > 1).any():
-        yield from _handovers(launches, numbers, width)
-
-
-def _sent(
-    launch: Launch, part: tuple[_Numbers, Any, Any], name: str, kernel: str, ranks: Array, size: Array, span: Array, times: int,
-    after: float = 0.5,
-) -> Launch:  # fmt: skip
-    """A message of `size` bytes of each rank among some ranks, which span so many neighbouring devices, `after` a launch.
-
-    Messages of one name and size are one kernel, whichever layer sends them.
-    """
-    numbers, index, _ = part
-    device = numbers.device
-    device.given("link_bytes_per_s")
-    op = replace(launch.row.op, name=name, kind="collective")
-    key = (name, ranks.tobytes(), size.tobytes(), span.tobytes())
-    if key not in numbers._shaped:
-        beyond, slower = span > device.link_devices, np.ones(len(size))
-        if beyond.any():
-            network = float(device.given("network_bytes_per_s"))
-            slower = np.where(beyond, float(device.given("link_bytes_per_s")) / network, 1.0)
-        numbers._shaped[key] = {"ranks": np.maximum(ranks, 2.0), "bytes": size, "slower": slower}
-    row, sizes = replace(launch.row, op=op), numbers._shaped[key]
-    return Launch(row, kernel, "bf16", sizes, times, index, (ranks > 1) * 1.0, at=launch.place + after)
-
-
-def _activation(numbers: _Numbers) -> float:
-    return float(evaluate(numbers.formats.element("activations"), {}))
-
-
-def _all_reduces(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
-    """One for each block and layer whose last product leaves a sum in parts, and one for a token table cut into parts."""
-    part = numbers.part(frozenset({"batch", "tokens", "tp", "cp"}))
-    points = part[0].points
-    parts = ("rows", "experts", "vocabulary")
-    last = {(launch.row.group, launch.row.block): launch for launch in launches if launch.row.op.split in parts}
-    size = points.rows * width * _activation(numbers)
-    for launch in last.values():
-        yield _sent(launch, part, "all_reduce", "allreduce", points.tp, size, points.tp, launch.times)
-
-
-def _dispatches(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
-    """Tokens on their way to experts on other ranks, and back: the ranks that hold the same tokens send a part each."""
-    part = numbers.part(frozenset({"batch", "tokens", "tp", "dp", "cp", "ep", "imbalance"}))
-    points, size = part[0].points, _activation(numbers)
-    routed: dict[tuple[str, str], list[Launch]] = {}
-    for launch in launches:
-        if launch.row.op.split == "experts":
-            routed.setdefault((launch.row.group, launch.row.block), []).append(launch)
-    spread = np.where(points.dp * points.cp > 1, points.ranks, 1.0)
-    busiest = np.where(points.ep > 1, points.imbalance, 1.0)
-    for first, *rest in routed.values():
-        used = part[0].value(first.row, dict(first.row.op.shape)["topk"])
-        copies, span = _copies(points, used, numbers.device)
-        for name, each, launch, after in (
-            (DISPATCH, float(dispatch_bytes(numbers.formats)), first, -0.5), (COMBINE, size, [first, *rest][-1], 0.4),
-        ):  # fmt: skip
-            moved = points.rows / points.together * copies * busiest * width * each
-            yield _sent(launch, part, name, "sent", spread, moved, span, launch.times, after)
-
-
-def _copies(points: Points, used: Array, device: Accelerator) -> tuple[Array, Array]:
-    """How many copies of a token cross the slowest of the links it takes, and how many neighbouring devices these span.
-
-    A single token goes out for each of its experts (DeepEP's low-latency kernels), and to all ranks that an expert is cut over.
-    One of a prompt crosses the network once for each other node and is passed on there, once to each rank that has a part of
-    its experts (the normal kernels); so goes any token where experts are not spread. Experts are taken to lie anywhere: a
-    router that is held to few nodes sends less. Between nodes, what stays within one goes beside what leaves it.
-    """
-    ranks, linked, once = points.ranks, float(device.link_devices), (not points.single) | (points.ep <= 1)
-    beyond = ranks > linked
-    nodes = np.maximum(ranks / linked, 1)
-    here = np.maximum(points.together, np.where(beyond & ~once, linked, 1.0))
-    met = np.where(once, _met(1 / points.ep, used), used / points.ep)
-    near, far = np.maximum(ranks - here, 0) * met, (nodes - 1) * _met(np.maximum(1 / nodes, 1 / points.ep), used)
-    slower = float(device.link_bytes_per_s or 0) / float(device.network_bytes_per_s or np.inf)
-    passed = once & (far * slower <= near)
-    return np.where(once & beyond & ~passed, far, near), np.where(beyond & passed, 1.0, ranks)
-
-
-def _met(share: Array, used: Array) -> Array:
-    """How likely one of a token's experts lies in a place that has this share of them.
-
-    >>> _met(np.array([1.0, 0.5]), np.array([8.0, 1.0])).tolist()
-    [1.0, 0.5]
-    """
-    return np.asarray(1 - (1 - share) ** used)
-
-
-def _rings(launches: Sequence[Launch], numbers: _Numbers) -> Iterator[Launch]:
-    """Keys and values of a prompt pass by every context-parallel rank, all heads that a rank has of them, a latent whole.
-
-    Of a single token, the partial outputs of a rank's heads are added up.
-    """
-    single = numbers.points.single
-    part = numbers.part(frozenset({"batch", "tokens", "tp", "cp", *(() if single else ("context",))}))
-    points = part[0].points
-    for launch in launches:
-        kept = [item for item in launch.row.op.cost.kept if item.per_token]
-        if launch.row.op.kind != "attend" or not kept:
-            continue
-        if single:
-            shape, kernel = dict(launch.row.op.shape), "allreduce"
-            outputs = part[0].value(launch.row, shape["heads"] * shape["d_v"]) / points.tp
-            size = points.rows * outputs * _activation(numbers)
-        else:
-            each, kernel = sum(_passed_on(part[0], launch.row, item) for item in kept), "sent"
-            size = points.batch * each * (points.cp - 1) / points.cp
-        name, after = ("merge", 0.5) if single else ("ring", -0.5)
-        yield _sent(launch, part, name, kernel, points.cp, size, points.tp * points.cp, launch.times, after)
-
-
-def _passed_on(numbers: _Numbers, row: Row, kept: Kept) -> Array:
-    """Bytes that a rank's heads have of a sequence's tokens in sight."""
-    heads = numbers.value(row, kept.heads)
-    here = np.ceil(heads / numbers.points.tp) / heads if kept.split else 1.0
-    return np.asarray(numbers.value(row, kept.slots(THEORY) * kept.unit_bytes(numbers.formats, kept.heads)) * here)
-
-
-def _handovers(launches: Sequence[Launch], numbers: _Numbers, width: int) -> Iterator[Launch]:
-    """Activations from each stage to the next, one rank's to one rank."""
-    part = numbers.part(frozenset({"batch", "tokens", "tp", "dp", "cp", "pp"}))
-    points = part[0].points
-    size = points.rows * width * _activation(numbers) / points.tp
-    ranks = points.tp * points.dp * points.cp
-    stages = _sent(launches[-1], part, "hand_over", "sent", points.pp, size, ranks * points.pp, 1)
-    yield replace(stages, share=np.maximum(points.pp - 1, 0))
 
 
 @dataclass(frozen=True, eq=False)

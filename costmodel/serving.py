@@ -25,8 +25,9 @@ from costmodel.footprint import DeviceMemory, check_layout, device_memory
 from costmodel.hardware import Accelerator
 from costmodel.lengths import Lengths
 from costmodel.parallelism import Parallel
+from costmodel.points import Points
 from costmodel.queueing import queue
-from costmodel.roofline import Clock, Host, Points, clock
+from costmodel.roofline import Clock, Host, clock
 from costmodel.units import whole
 from costmodel.workload import Checked, Precision
 

@@ -17,7 +17,8 @@ from costmodel.estimating import STOPS, check_works, pipelined, stage_balance, s
 from costmodel.footprint import check_layout
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel
-from costmodel.roofline import Points, clock
+from costmodel.points import Points
+from costmodel.roofline import clock
 from costmodel.workload import Precision
 
 Array = NDArray[np.float64]

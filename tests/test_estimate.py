@@ -15,7 +15,8 @@ import costmodel as cm
 from costmodel.calibration.store import as_json, read_calibration
 from costmodel.catalog import calibration_file
 from costmodel.cli import main
-from costmodel.roofline import Points, _Kernel, _Numbers
+from costmodel.launches import Numbers, RowKernel
+from costmodel.points import Points
 from costmodel.workload import Options, Phase
 from tests.test_bad_input import HUGE, INF, NAN, command_refuses, refused
 
@@ -96,10 +97,10 @@ def test_shapes_are_those_of_the_ledger() -> None:
     }
     model = cm.load("llama-3.1-8b")
     rows = model._rows(Options(), Phase.PREFILL)
-    numbers = _Numbers(Points.of(cm.Parallel(), 3, 700, 700), cm.Precision(), PLAIN)
+    numbers = Numbers(Points.of(cm.Parallel(), 3, 700, 700), cm.Precision(), PLAIN)
     flops = 0.0
     for place, row in enumerate(rows):
-        launch = numbers.launch(_Kernel.of(row, place, place))
+        launch = numbers.launch(RowKernel.of(row, place, place))
         if launch is not None and launch.kernel == "gemm":
             flops += launch.times * 2 * float((launch.sizes["m"] * launch.sizes["n"] * launch.sizes["k"])[0])
     assert flops == sum(row["flops"] for row in model.ledger_rows(700, 700, 3) if row["kind"] == "linear")

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
+from costmodel.messages import copies_sent
 from costmodel.overlapping import Stretch, alternating, in_five_stages, overlapped
 from costmodel.parallelism import Parallel
-from costmodel.roofline import UNITS_LEFT, Points, _copies
+from costmodel.points import Points
+from costmodel.roofline import UNITS_LEFT
 from tests import throughput
 
 ROWS = throughput.rows()
@@ -132,7 +134,7 @@ def crossing(layout: Parallel, used: int, tokens: int = 4_000) -> tuple[float, f
 def test_a_prompts_token_crosses_the_network_once_a_node(ranks: int) -> None:
     layout = Parallel(dp=ranks, ep=ranks)
     nodes, met = crossing(layout, 8)
-    copies, span = _copies(Points.of(layout, 2, 4096, 4096), np.array([8.0]), H800)
+    copies, span = copies_sent(Points.of(layout, 2, 4096, 4096), np.array([8.0]), H800)
     slower = nodes * 200 / 50 > met  # two nodes pass on more than they get
     assert slower == (ranks > 16)
     assert copies[0] == pytest.approx(nodes if slower else met, rel=0.03)
@@ -140,7 +142,7 @@ def test_a_prompts_token_crosses_the_network_once_a_node(ranks: int) -> None:
 
 
 def test_a_single_token_crosses_it_for_each_expert_of_another_node() -> None:
-    copies, span = _copies(Points.of(Parallel(dp=32, ep=32), 64, 1, 4096), np.array([8.0]), H800)
+    copies, span = copies_sent(Points.of(Parallel(dp=32, ep=32), 64, 1, 4096), np.array([8.0]), H800)
     assert copies[0] == 8 * (1 - 8 / 32)
     assert span[0] == 32
 

@@ -15,7 +15,8 @@ import costmodel as cm
 from costmodel.catalog import accelerator
 from costmodel.estimating import decode_pass, formats_of, prefill_pass
 from costmodel.parallelism import Parallel
-from costmodel.roofline import Clock, Points, clock
+from costmodel.points import Points
+from costmodel.roofline import Clock, clock
 
 from .end_to_end import llama2
 from .test_published import gpt
