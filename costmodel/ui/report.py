@@ -10,6 +10,7 @@ from costmodel.architecture import Architecture
 from costmodel.reporting import WRITERS, documents, scenario_report
 from costmodel.reporting.grounds import about, commands
 from costmodel.scenario import Scenario
+from costmodel.sentences import cache_sentence
 from costmodel.ui import frame
 
 WITHIN = (
@@ -25,6 +26,7 @@ def page() -> None:
         return
     several = len(now.models) > 1 and st.toggle("Compare all chosen models", key="report_all")
     models = frame.chosen() if several else [model]
+    st.markdown(f"# {frame.literal(', '.join(each.title for each in models))}\n\n{frame.literal(cache_sentence(models, now))}")
     st.caption(WITHIN)
     _download(models, now)
     for each in commands(models, about(now, models)):
