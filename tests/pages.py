@@ -195,7 +195,7 @@ def _layers(model: cm.Architecture) -> str:
 
 
 def head_width() -> str:
-    """Presets whose heads are not d_model / n_h wide."""
+    """Presets with grouped-query attention whose heads are not d_model / n_h wide."""
     rows = []
     for name in presets():
         model = cm.load(name)
