@@ -256,7 +256,8 @@ class Formula:
 
     def _exact(self, values: dict[Symbol, Any]) -> int | float:
         for letter, stands_for in self._given.items():
-            values[letter] = evaluate(stands_for, values)
+            if stands_for.free_symbols <= values.keys():  # of a family, a letter that does not occur need not be given
+                values[letter] = evaluate(stands_for, values)
         decode = values.get(T) == 1
         known: dict[int, dict[Any, Value]] = {}
         total: Value = 0

@@ -298,17 +298,13 @@ def page(text: str, made: dict[str, Callable[[], str]]) -> str:
 
 # docs/families
 
-WHOLE_ALONE = ("token_mixing",)
-"""Families told as part of a model alone: no formula of one layer has a context, and `costmodel derive` needs one."""
-
 
 def family_page(kind: str) -> str:
     """The page of a family: what it is, its formulas from letters to values, special cases, and who has it."""
     lettered, having = cm.family(kind), _presets_with(kind)
     model = cm.load(next((name for name in PREFERRED if name in having), having[0]))
     told = [f"# {kind}", _sentence(lettered.title), f"Source: {lettered.source}.", "[All families](../families.md)"]
-    if kind not in WHOLE_ALONE:
-        told += list(_one_layer(kind, "One layer"))
+    told += list(_one_layer(kind, "One layer"))
     for alias, (stands_for, _, _) in ALIASES.items():
         if stands_for == kind:
             told += list(_one_layer(alias, f"Special case: {alias}"))
