@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from costmodel.live import asset
+from costmodel.figures.live import asset
 from costmodel.ui import PAGES, frame
 
 st.set_page_config(page_title="costmodel", page_icon=asset("icon.svg"), layout="wide")

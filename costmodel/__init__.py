@@ -31,29 +31,29 @@ if TYPE_CHECKING:
         TokenMixing,
     )
     from costmodel.bounds import Bound, ExpertLimit, bound, expert_parallel_limit, freed_tokens, pass_bound, prefill_per_decode
-    from costmodel.candidates import Limits
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
-    from costmodel.designing import design
-    from costmodel.designs import Design, Designs
+    from costmodel.designing.designs import Design, Designs
+    from costmodel.designing.search import design
     from costmodel.errors import CostModelError, UnsupportedArchitecture
-    from costmodel.estimating import Estimate, estimate, time_pass
     from costmodel.families import family
     from costmodel.footprint import DeviceMemory, device_memory
     from costmodel.formula import Formula
     from costmodel.generation import Diffusion, Recursion
     from costmodel.hardware import Accelerator
     from costmodel.layers import LayerGroup
-    from costmodel.lengths import Lengths
     from costmodel.memory import Capacity, capacity
     from costmodel.parallelism import Parallel
-    from costmodel.planning import Plan, plan
+    from costmodel.planning.candidates import Limits
+    from costmodel.planning.plans import Plan, plan
     from costmodel.reporting import Report, report
-    from costmodel.serving import Service, Speculation, Traffic, serve
-    from costmodel.sweeping import SweepResult, sweep
+    from costmodel.serving.engines import Service, Speculation, Traffic, serve
+    from costmodel.serving.lengths import Lengths
+    from costmodel.sweeping.sweeps import SweepResult, sweep
+    from costmodel.timing.estimating import Estimate, estimate, time_pass
     from costmodel.towers import Projector, VisionTower
-    from costmodel.training import Training, TrainingMemory, train
+    from costmodel.training.runs import Training, TrainingMemory, train
     from costmodel.workload import Precision
 
 _HOME = {
@@ -83,25 +83,25 @@ _HOME = {
     "catalog": ("accelerator", "accelerators", "load", "presets"),
     "comparison": ("compare", "diff"),
     "crossings": ("crossover", "largest"),
-    "designing": ("design",),
-    "designs": ("Design", "Designs"),
+    "designing.search": ("design",),
+    "designing.designs": ("Design", "Designs"),
     "errors": ("CostModelError", "UnsupportedArchitecture"),
     "families": ("family",),
     "formula": ("Formula",),
     "generation": ("Diffusion", "Recursion"),
     "hardware": ("Accelerator",),
     "layers": ("LayerGroup",),
-    "lengths": ("Lengths",),
+    "serving.lengths": ("Lengths",),
     "memory": ("Capacity", "capacity"),
     "reporting": ("Report", "report"),
-    "sweeping": ("SweepResult", "sweep"),
-    "estimating": ("Estimate", "estimate", "time_pass"),
+    "sweeping.sweeps": ("SweepResult", "sweep"),
+    "timing.estimating": ("Estimate", "estimate", "time_pass"),
     "footprint": ("DeviceMemory", "device_memory"),
-    "candidates": ("Limits",),
+    "planning.candidates": ("Limits",),
     "parallelism": ("Parallel",),
-    "planning": ("Plan", "plan"),
-    "serving": ("Service", "Speculation", "Traffic", "serve"),
-    "training": ("Training", "TrainingMemory", "train"),
+    "planning.plans": ("Plan", "plan"),
+    "serving.engines": ("Service", "Speculation", "Traffic", "serve"),
+    "training.runs": ("Training", "TrainingMemory", "train"),
     "towers": ("Projector", "VisionTower"),
     "validation": ("Validation", "validate"),
     "workload": ("Precision",),

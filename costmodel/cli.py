@@ -95,8 +95,8 @@ def show(
     form: FormatOption = Format.table,
 ) -> None:
     """Show what one architecture costs: parameters, cache, FLOPs and bytes."""
+    from costmodel.answers.summary import summary_tables
     from costmodel.catalog import load
-    from costmodel.summary import summary_tables
     from costmodel.units import parse_tokens
 
     emit(summary_tables(load(model), parse_tokens(context), batch, precision, cache_precision), form)
@@ -112,8 +112,8 @@ def compare(
     form: FormatOption = Format.table,
 ) -> None:
     """Compare architectures at one context."""
+    from costmodel.answers.summary import comparison_table
     from costmodel.catalog import load
-    from costmodel.summary import comparison_table
     from costmodel.units import parse_tokens
 
     chosen = [load(model) for model in models]
@@ -124,7 +124,7 @@ def compare(
 @app.command()
 def accelerators(form: FormatOption = Format.table) -> None:
     """List the accelerators that come with costmodel: memory, peaks, links, power and price, with their sources."""
-    from costmodel.summary import accelerators_table
+    from costmodel.answers.summary import accelerators_table
 
     emit([accelerators_table(notes=form in (Format.json, Format.csv))], form)
 
@@ -142,8 +142,8 @@ def capacity(
     form: FormatOption = Format.table,
 ) -> None:
     """Show what fits into the memory of accelerators: the longest context, the most sequences, the fewest devices."""
+    from costmodel.answers.summary import capacity_table
     from costmodel.catalog import accelerator
-    from costmodel.summary import capacity_table
     from costmodel.units import parse_tokens
 
     people = form in (Format.table, Format.md)
@@ -173,9 +173,9 @@ def memory(
     form: FormatOption = Format.table,
 ) -> None:
     """Show what each device of a layout holds, row by row, and what fits: context, sequences, devices, formats."""
+    from costmodel.answers.summary import memory_tables
     from costmodel.footprint import device_memory
     from costmodel.parallelism import Parallel
-    from costmodel.summary import memory_tables
     from costmodel.units import parse_tokens
 
     held = device_memory(
@@ -208,9 +208,9 @@ def estimate(
     form: FormatOption = Format.table,
 ) -> None:
     """Estimate seconds: the first token, each further one, what bounds them, with an interval and every kernel's share."""
-    from costmodel.estimating import estimate as time
+    from costmodel.answers.summary import estimate_tables
     from costmodel.parallelism import Parallel
-    from costmodel.summary import estimate_tables
+    from costmodel.timing.estimating import estimate as time
     from costmodel.units import parse_tokens
 
     layout = None
@@ -263,10 +263,10 @@ def plan(
     form: FormatOption = Format.table,
 ) -> None:
     """Plan a deployment: which accelerators, how many, how laid out, at what price, and why; or the nearest miss."""
-    from costmodel.candidates import Limits
-    from costmodel.planning import plan as find
-    from costmodel.plantables import plan_tables, read_precisions, read_prices, read_speculation
-    from costmodel.serving import MODES, Traffic
+    from costmodel.planning.candidates import Limits
+    from costmodel.planning.plans import plan as find
+    from costmodel.planning.tables import plan_tables, read_precisions, read_prices, read_speculation
+    from costmodel.serving.engines import MODES, Traffic
 
     found = find(
         model, on, Traffic(requests_per_s=rate, prompt=prompt, output=output, cached_fraction=cached),
@@ -310,9 +310,9 @@ def serve(
     """Say what a deployment promises under traffic: the first token with its queue, each further one, and what devices hold."""
     from costmodel.catalog import load
     from costmodel.parallelism import Parallel
-    from costmodel.plantables import read_speculation, service_tables
-    from costmodel.serving import Traffic
-    from costmodel.serving import serve as promise
+    from costmodel.planning.tables import read_speculation, service_tables
+    from costmodel.serving.engines import Traffic
+    from costmodel.serving.engines import serve as promise
 
     chosen = load(model)
     found = promise(
@@ -342,9 +342,9 @@ def sweep(
     form: FormatOption = Format.table,
 ) -> None:
     """Evaluate quantities over a grid of inputs and fields of the architecture; the last axis is the fastest."""
-    from costmodel.grids import read_grid
-    from costmodel.sweeping import check_printed, executor_of, sweep_table
-    from costmodel.sweeping import sweep as run
+    from costmodel.sweeping.grids import read_grid
+    from costmodel.sweeping.sweeps import check_printed, executor_of, sweep_table
+    from costmodel.sweeping.sweeps import sweep as run
 
     left = f"what is done is kept in {shown(f'{out}.parts')[1:-1]}; run the same command to go on" if out else "nothing was kept"
     axes = read_grid(grid)
@@ -382,10 +382,10 @@ def design(
     form: FormatOption = Format.table,
 ) -> None:
     """Search small changes that meet limits of cache, FLOPs and parameters: all that no other beats, smallest change first."""
-    from costmodel.designing import OBJECTIVE
-    from costmodel.designing import design as search
+    from costmodel.designing.moves import MIXERS
+    from costmodel.designing.search import OBJECTIVE
+    from costmodel.designing.search import design as search
     from costmodel.files import write_text
-    from costmodel.moves import MIXERS
     from costmodel.units import parse_tokens
 
     found = search(
@@ -428,9 +428,9 @@ def train(
     form: FormatOption = Format.table,
 ) -> None:
     """Price a run of training: FLOPs, device hours, days, dollars, and what the fullest device holds."""
-    from costmodel.summary import training_tables
-    from costmodel.training import read_hours
-    from costmodel.training import train as price
+    from costmodel.answers.summary import training_tables
+    from costmodel.training.runs import read_hours
+    from costmodel.training.runs import train as price
     from costmodel.units import parse_count, parse_tokens
 
     found = price(
@@ -455,8 +455,8 @@ def diff(
     form: FormatOption = Format.table,
 ) -> None:
     """Walk from A to B, one architecture change at a time, with what each costs."""
+    from costmodel.answers.summary import diff_table
     from costmodel.catalog import load
-    from costmodel.summary import diff_table
     from costmodel.units import parse_tokens
 
     stored = (precision, to_precision or precision), (cache_precision, to_cache_precision or cache_precision)
@@ -497,7 +497,7 @@ def derive(
     form: FormatOption = Format.table,
 ) -> None:
     """Derive a family's formulas: in letters, with a preset's numbers, and the values; as text and LaTeX, with the source."""
-    from costmodel.derivations import derivation_tables
+    from costmodel.answers.derivations import derivation_tables
     from costmodel.units import parse_tokens
 
     emit(derivation_tables(family, preset or None, parse_tokens(context), batch), form)
@@ -586,9 +586,9 @@ def import_(
     form: FormatOption = Format.table,
 ) -> None:
     """Import a config.json or GGUF file: which fields were used, ignored and assumed, the parameters, and the size of the files."""
+    from costmodel.answers.summary import import_tables
     from costmodel.catalog import as_toml, import_config
     from costmodel.files import write_text
-    from costmodel.summary import import_tables
 
     imported = import_config(config)
     if write is not None:
@@ -656,9 +656,9 @@ def validate(
     form: FormatOption = Format.table,
 ) -> None:
     """Run small torch layers (Llama-like, MLA with experts, Gated DeltaNet) beside their predictions, and print both."""
+    from costmodel.answers.summary import validation_tables
     from costmodel.calibration.store import read_calibration
     from costmodel.catalog import calibration_file
-    from costmodel.summary import validation_tables
     from costmodel.validation import validate as run
 
     known = read_calibration(calibration_file(calibration)) if calibration else None
@@ -693,8 +693,8 @@ def _bar(doing: str = "measuring") -> Iterator[Callable[[int, int], None]]:
 @app.command()
 def schema(form: FormatOption = Format.json) -> None:
     """Print the JSON Schema of an architecture file (json), or its fields as a list."""
+    from costmodel.answers.summary import schema_table
     from costmodel.architecture import Architecture
-    from costmodel.summary import schema_table
     from costmodel.tables import as_json
 
     if form is Format.json:

@@ -10,13 +10,13 @@ from urllib.parse import urlencode
 from pydantic import Field
 
 from costmodel.architecture import Architecture
-from costmodel.candidates import OBJECTIVES, Objective
 from costmodel.catalog import accelerators, calibrations, presets
 from costmodel.errors import CostModelError, did_you_mean, excerpt, shown
 from costmodel.formula import Formula
 from costmodel.kernels import CLASSES
 from costmodel.kernels import ELEMENT_BYTES as DTYPES
 from costmodel.memory import Capacity, capacity
+from costmodel.planning.candidates import OBJECTIVES, Objective
 from costmodel.units import MAX_WHOLE, parse_tokens, tokens, whole
 from costmodel.workload import ELEMENT_BYTES, FORMATS, Checked, Precision
 

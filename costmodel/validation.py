@@ -15,7 +15,7 @@ from costmodel.calibration.shapes import SINGLE, Point, checks, plan
 from costmodel.calibration.store import Calibration
 from costmodel.catalog import Device
 from costmodel.errors import CostModelError
-from costmodel.estimating import time_pass
+from costmodel.timing.estimating import time_pass
 
 Tensor = Any
 Weights = Mapping[str, Tensor]

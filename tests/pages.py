@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import costmodel as cm
+from costmodel.answers.derivations import PREFERRED, derivation, derivation_tables
 from costmodel.blocks import FAMILIES
 from costmodel.blocks.base import Keeping
 from costmodel.catalog import presets
-from costmodel.derivations import PREFERRED, derivation, derivation_tables
 from costmodel.families import ALIASES
 from costmodel.scenario import Scenario
 from costmodel.units import binary_bytes, count, decimal_bytes, flop, tokens

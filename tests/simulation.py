@@ -1,4 +1,4 @@
-"""Small discrete-event simulations (simpy) of what `costmodel.queueing` and `costmodel.batching` state in closed form."""
+"""Small discrete-event simulations (simpy) of what `serving.queueing` and `serving.batching` state in closed form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from costmodel.lengths import Lengths
+from costmodel.serving.lengths import Lengths
 
 WARM_UP = 0.1
 """The share of requests at the start that is served and not counted."""

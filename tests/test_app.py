@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 import costmodel as cm
-from costmodel.anatomy import layer_runs, part_rows
+from costmodel.answers.anatomy import layer_runs, part_rows
+from costmodel.answers.intensity import pass_rows
+from costmodel.answers.landscape import touched_rows
+from costmodel.answers.offers import cost_rows, offer, python_line
+from costmodel.answers.promises import cost_sentence, held_line, serve_sentence, tornado_sentence
+from costmodel.answers.sentences import cache_sentence, calibration_sentence, roofline_sentence, usual_lines, verdict
 from costmodel.calibration.store import read_calibration
 from costmodel.catalog import as_toml, bundled, calibration_file
 from costmodel.comparison import DIFFERENCES, diff_rows
-from costmodel.estimating import time_pass
-from costmodel.intensity import pass_rows
-from costmodel.landscape import touched_rows
-from costmodel.offers import cost_rows, offer, python_line
-from costmodel.promises import cost_sentence, held_line, serve_sentence, tornado_sentence
 from costmodel.scenario import FLAGSHIPS, LONGEST, YARDSTICK, Scenario
-from costmodel.sentences import cache_sentence, calibration_sentence, roofline_sentence, usual_lines, verdict
+from costmodel.timing.estimating import time_pass
 from costmodel.units import binary_bytes, decimal_bytes, flop, quantity
 
 pytest.importorskip("streamlit")

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import costmodel as cm
-from costmodel.offers import offer
-from costmodel.promises import serve_sentence
+from costmodel.answers.offers import offer
+from costmodel.answers.promises import serve_sentence
+from costmodel.answers.sentences import cache_sentence, usual_lines, verdict
 from costmodel.reporting import MEDIA, scenario_file
 from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
-from costmodel.sentences import cache_sentence, usual_lines, verdict
 from costmodel.units import binary_bytes
 
 pytest.importorskip("streamlit")

@@ -7,19 +7,12 @@ from typing import Any
 import pytest
 
 import costmodel as cm
-from costmodel import charts, intensity
-from costmodel.anatomy import layer_runs, part_rows
-from costmodel.architecture import Architecture
-from costmodel.calibration.report import point_rows
-from costmodel.calibration.store import read_calibration
-from costmodel.catalog import calibration_file, opened
-from costmodel.comparison import diff_rows
-from costmodel.landscape import AXES, BATCHES, frontier, keeping, landscape_rows, touched_rows
-from costmodel.offers import accelerator_rows, cost_rows, offer
-from costmodel.palette import COLOURS, GREY, colour, contrast
-from costmodel.promises import serve_sentence, tornado_sentence
-from costmodel.scenario import FLAGSHIPS, QUANTITIES, YARDSTICK, Scenario
-from costmodel.sentences import (
+from costmodel.answers import intensity
+from costmodel.answers.anatomy import layer_runs, part_rows
+from costmodel.answers.landscape import AXES, BATCHES, frontier, keeping, landscape_rows, touched_rows
+from costmodel.answers.offers import accelerator_rows, cost_rows, offer
+from costmodel.answers.promises import serve_sentence, tornado_sentence
+from costmodel.answers.sentences import (
     cache_sentence,
     chart_words,
     experts_sentence,
@@ -28,8 +21,16 @@ from costmodel.sentences import (
     verdict,
     walk_sentence,
 )
-from costmodel.servecharts import costs, pareto, tornado
-from costmodel.summary import STEPS
+from costmodel.answers.summary import STEPS
+from costmodel.architecture import Architecture
+from costmodel.calibration.report import point_rows
+from costmodel.calibration.store import read_calibration
+from costmodel.catalog import calibration_file, opened
+from costmodel.comparison import diff_rows
+from costmodel.figures import charts
+from costmodel.figures.palette import COLOURS, GREY, colour, contrast
+from costmodel.figures.servecharts import costs, pareto, tornado
+from costmodel.scenario import FLAGSHIPS, QUANTITIES, YARDSTICK, Scenario
 
 LIGHT, DARK = "#ffffff", "#0e1117"
 HOSTILE = "<img src=x onerror=alert(1)> $\\frac{1}{2}$ [a](b)"

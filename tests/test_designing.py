@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import costmodel as cm
 from costmodel.catalog import parse
 from costmodel.cli import main
-from costmodel.designing import _Search, pareto
-from costmodel.moves import CHANGES, MIXERS, Costs, Prices, costs_of
+from costmodel.designing.moves import CHANGES, MIXERS, Costs, Prices, costs_of
+from costmodel.designing.search import _Search, pareto
 from costmodel.units import parse_bytes
 from costmodel.variants import edited, read_edits
 

@@ -15,8 +15,8 @@ import costmodel as cm
 from costmodel.calibration.store import as_json, read_calibration
 from costmodel.catalog import calibration_file
 from costmodel.cli import main
-from costmodel.launches import Numbers, RowKernel
-from costmodel.points import Points
+from costmodel.timing.launches import Numbers, RowKernel
+from costmodel.timing.points import Points
 from costmodel.workload import Options, Phase
 from tests.test_bad_input import HUGE, INF, NAN, command_refuses, refused
 

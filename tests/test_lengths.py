@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.lengths import KEPT_VALUES
+from costmodel.serving.lengths import KEPT_VALUES
 from costmodel.workload import Checked
 
 LEVELS = (np.arange(1_000_000) + 0.5) / 1_000_000

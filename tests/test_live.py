@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import costmodel as cm
-from costmodel.live import live_chart
+from costmodel.figures.live import live_chart
 from costmodel.reporting import MEDIA, scenario_file
 from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
 

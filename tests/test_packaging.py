@@ -29,7 +29,7 @@ def test_a_wheel_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "installed")
-    assert {"costmodel/_bundled/app.py", "costmodel/_bundled/.streamlit/config.toml", "costmodel/live.js"} <= set(names)
+    assert {"costmodel/_bundled/app.py", "costmodel/_bundled/.streamlit/config.toml", "costmodel/figures/live.js"} <= set(names)
     assert "costmodel/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert [name for name in names if not name.startswith(("costmodel/", "costmodel-"))] == []

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 import costmodel as cm
 from costmodel.footprint import check_layout
 from costmodel.kernels import ON_LINKS
-from costmodel.launches import Launch
 from costmodel.parallelism import stage_layers
-from costmodel.points import Points
-from costmodel.roofline import Clock, clock
+from costmodel.timing.launches import Launch
+from costmodel.timing.points import Points
+from costmodel.timing.roofline import Clock, clock
 from tests.test_bad_input import HUGE, INF, NAN, command_refuses, refused
 
 NODE = cm.Accelerator(

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.candidates import BATCHES, candidates, within
 from costmodel.cli import main
-from costmodel.deployments import _first_tokens, deployment
-from costmodel.estimating import formats_of
-from costmodel.planning import Plan
-from costmodel.queueing import queue
-from costmodel.serving import CROWDED, FEW, Layouts, Speculation, Traffic
+from costmodel.planning.candidates import BATCHES, candidates, within
+from costmodel.planning.deployments import _first_tokens, deployment
+from costmodel.planning.plans import Plan
+from costmodel.serving.engines import CROWDED, FEW, Layouts, Speculation, Traffic
+from costmodel.serving.queueing import queue
+from costmodel.timing.estimating import formats_of
 from tests.simulation import simulate_engines
 from tests.simulation import traffic as arrivals
 from tests.test_serving import stepper

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.batching import interleaved, steady_batch
-from costmodel.queueing import _first_residual, erlang_c, queue
+from costmodel.serving.batching import interleaved, steady_batch
+from costmodel.serving.queueing import _first_residual, erlang_c, queue
 from tests.simulation import Run, simulate_engines, simulate_servers, traffic
 
 LENGTHS = {

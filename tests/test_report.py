@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import costmodel as cm
+from costmodel.answers.summary import summary_tables
 from costmodel.reporting import CONTEXTS, report_data
 from costmodel.reporting.rows import model_data
 from costmodel.scenario import Scenario
-from costmodel.summary import summary_tables
 from costmodel.tables import as_csv, as_json, as_markdown, print_tables
 
 HOSTILE = {

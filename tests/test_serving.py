@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.estimating import formats_of
-from costmodel.queueing import queue
-from costmodel.serving import FEW, Engine, Layouts, Speculation, Traffic, serve, with_room
+from costmodel.serving.engines import FEW, Engine, Layouts, Speculation, Traffic, serve, with_room
+from costmodel.serving.queueing import queue
+from costmodel.timing.estimating import formats_of
 from tests.simulation import simulate_engines
 from tests.simulation import traffic as arrivals
 

@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import costmodel as cm
-from costmodel import grids, tables, tasks
-from costmodel.clusters import dask_executor
-from costmodel.grids import read_grid
-from costmodel.sweeping import Cancelled, sweep_table
-from costmodel.tasks import QUANTITIES
+from costmodel import tables
+from costmodel.sweeping import grids, tasks
+from costmodel.sweeping.clusters import dask_executor
+from costmodel.sweeping.grids import read_grid
+from costmodel.sweeping.sweeps import Cancelled, sweep_table
+from costmodel.sweeping.tasks import QUANTITIES
 from tests.sweep_worker import LINES, command, environment, rows_of, run_python
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

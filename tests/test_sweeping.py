@@ -25,11 +25,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.clusters import DaskExecutor
-from costmodel.grids import BLOCK_POINTS
-from costmodel.questions import asked
-from costmodel.sweeping import Cancelled
-from costmodel.tasks import FORMULAS, QUANTITIES, evaluate_block
+from costmodel.sweeping.clusters import DaskExecutor
+from costmodel.sweeping.grids import BLOCK_POINTS
+from costmodel.sweeping.questions import asked
+from costmodel.sweeping.sweeps import Cancelled
+from costmodel.sweeping.tasks import FORMULAS, QUANTITIES, evaluate_block
 from costmodel.variants import edited
 from tests import sweep_worker
 from tests.sweep_worker import LINES, command, rows_of, run_python

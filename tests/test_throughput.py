@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.messages import copies_sent
-from costmodel.overlapping import Stretch, alternating, in_five_stages, overlapped
 from costmodel.parallelism import Parallel
-from costmodel.points import Points
-from costmodel.roofline import UNITS_LEFT
+from costmodel.timing.messages import copies_sent
+from costmodel.timing.overlapping import Stretch, alternating, in_five_stages, overlapped
+from costmodel.timing.points import Points
+from costmodel.timing.roofline import UNITS_LEFT
 from tests import throughput
 
 ROWS = throughput.rows()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import costmodel as cm
 from costmodel.cli import main
-from costmodel.training import TrainingMemory
-from costmodel.trainstate import NAMES, OPTIMIZERS, RECOMPUTE, TrainingState
+from costmodel.training.held import NAMES, OPTIMIZERS, RECOMPUTE, TrainingState
+from costmodel.training.runs import TrainingMemory
 from costmodel.workload import Precision
 
 from .test_published import GPT3_175B, MT_NLG_530B, attention, gpt, llama

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.cards import cards
+from costmodel.answers.cards import cards
+from costmodel.answers.summary import unequal_table
 from costmodel.catalog import as_toml, bundled, parse, validate
 from costmodel.comparison import DIFFERENCES, diff_rows
 from costmodel.scenario import FLAGSHIPS, YARDSTICK, Scenario
-from costmodel.summary import unequal_table
 from costmodel.variants import as_edits, edited, groups_to_take, knobs, read_edits
 
 EDITED = ("gemma-3-27b", "deepseek-v3", "qwen3-next-80b-a3b", "gpt2", "llama-3.1-8b")

@@ -13,10 +13,10 @@ from functools import lru_cache
 
 import costmodel as cm
 from costmodel.catalog import accelerator
-from costmodel.estimating import decode_pass, formats_of, prefill_pass
 from costmodel.parallelism import Parallel
-from costmodel.points import Points
-from costmodel.roofline import Clock, clock
+from costmodel.timing.estimating import decode_pass, formats_of, prefill_pass
+from costmodel.timing.points import Points
+from costmodel.timing.roofline import Clock, clock
 
 from .end_to_end import llama2
 from .test_published import gpt

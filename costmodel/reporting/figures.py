@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.anatomy import anatomy_sentence, part_rows
+from costmodel.answers.anatomy import anatomy_sentence, part_rows
+from costmodel.answers.intensity import measured_rows
+from costmodel.answers.sentences import chart_words, roofline_sentence, walk_sentence
 from costmodel.architecture import Architecture
 from costmodel.catalog import accelerator
-from costmodel.charts import cache_curves, icicle, layer_strip, waterfall
-from costmodel.charts import roofline as roofline_figure
-from costmodel.drawing import Figure, as_figure, laid_out, log_axis, round_ticks
+from costmodel.figures.charts import cache_curves, icicle, layer_strip, waterfall
+from costmodel.figures.charts import roofline as roofline_figure
+from costmodel.figures.drawing import Figure, as_figure, laid_out, log_axis, round_ticks
+from costmodel.figures.live import DASHES as LIVE_DASHES
+from costmodel.figures.live import live_chart
+from costmodel.figures.palette import DASHES, GREY, colour
 from costmodel.formula import Formula
 from costmodel.hardware import Accelerator
-from costmodel.intensity import measured_rows
-from costmodel.live import DASHES as LIVE_DASHES
-from costmodel.live import live_chart
-from costmodel.palette import DASHES, GREY, colour
 from costmodel.reporting.contents import Chart
 from costmodel.scenario import WHAT, Scenario
-from costmodel.sentences import chart_words, roofline_sentence, walk_sentence
 from costmodel.units import quantity, tokens
 
 SHORTEST, LONGEST, POINTS = 1 << 10, 1 << 20, 60

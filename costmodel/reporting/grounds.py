@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from shlex import quote
 
+from costmodel.answers.promises import price_line, traffic_words
 from costmodel.architecture import Architecture
 from costmodel.calibration.store import read_calibration
 from costmodel.catalog import accelerator, calibration_file, calibrations, preset, presets
 from costmodel.footprint import RESERVE
-from costmodel.promises import price_line, traffic_words
 from costmodel.reporting.contents import Assumption, Command, Worked
 from costmodel.reporting.figures import peak_of
 from costmodel.reporting.rows import sequences

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from costmodel.answers.sentences import cache_sentence, usual_lines, verdict
+from costmodel.answers.summary import STEPS, columns, comparison_table
 from costmodel.architecture import Architecture
 from costmodel.catalog import accelerator, as_toml
 from costmodel.comparison import comparison_rows, diff_rows
@@ -26,8 +28,6 @@ from costmodel.reporting.rows import (
     roofline_table,
 )
 from costmodel.scenario import Scenario
-from costmodel.sentences import cache_sentence, usual_lines, verdict
-from costmodel.summary import STEPS, columns, comparison_table
 from costmodel.tables import Table
 
 MOST_MODELS = 12

@@ -8,21 +8,21 @@ from math import log10
 from shlex import quote
 from typing import Any
 
+from costmodel.answers.promises import tornado_sentence
+from costmodel.answers.sentences import calibration_sentence
 from costmodel.calibration.report import class_name, point_rows, scores_tables, summary_table
 from costmodel.calibration.store import CalibratedClass, Calibration, as_json
 from costmodel.catalog import accelerator, as_toml, calibrations
-from costmodel.charts import predicted_measured
-from costmodel.drawing import Figure, as_figure, laid_out, log_axis
+from costmodel.figures.charts import predicted_measured
+from costmodel.figures.drawing import Figure, as_figure, laid_out, log_axis
+from costmodel.figures.palette import GREY, SYMBOLS, colour
+from costmodel.figures.servecharts import steps, tornado
 from costmodel.hardware import Accelerator
-from costmodel.palette import GREY, SYMBOLS, colour
-from costmodel.planning import Plan
-from costmodel.plantables import plan_tables, traffic_words
-from costmodel.promises import tornado_sentence
+from costmodel.planning.plans import Plan
+from costmodel.planning.tables import plan_tables, traffic_words
 from costmodel.reporting.contents import Assumption, Chart, Command, Report, latest
 from costmodel.reporting.figures import peak_of
 from costmodel.reporting.grounds import loaded, timed
-from costmodel.sentences import calibration_sentence
-from costmodel.servecharts import steps, tornado
 from costmodel.tables import Table
 from costmodel.units import quantity
 

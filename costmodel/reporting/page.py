@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-from costmodel.live import asset
+from costmodel.figures.live import asset
 from costmodel.reporting.contents import Chart, Report, Worked
 from costmodel.reporting.svg import as_svg
 from costmodel.tables import Table, clean, readable_rows

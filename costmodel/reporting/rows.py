@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from costmodel.anatomy import layer_runs
+from costmodel.answers.anatomy import layer_runs
+from costmodel.answers.intensity import pass_rows
+from costmodel.answers.offers import offer
+from costmodel.answers.promises import price_line, serve_sentence, traffic_words
 from costmodel.architecture import Architecture
 from costmodel.catalog import accelerator, accelerators, reference_value
 from costmodel.errors import CostModelError
 from costmodel.formula import Formula
-from costmodel.intensity import pass_rows
 from costmodel.memory import LADDER, Capacity, capacity
-from costmodel.offers import offer
-from costmodel.promises import price_line, serve_sentence, traffic_words
 from costmodel.reporting.contents import pairs
 from costmodel.scenario import Scenario
 from costmodel.tables import Table

@@ -12,8 +12,8 @@ from html import escape, unescape
 from math import ceil, floor, log10
 from typing import Any
 
-from costmodel.drawing import Figure
-from costmodel.palette import GREY
+from costmodel.figures.drawing import Figure
+from costmodel.figures.palette import GREY
 from costmodel.tables import clean
 
 WIDTH, HEIGHT = 720, 340

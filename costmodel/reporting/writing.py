@@ -16,7 +16,7 @@ from costmodel.calibration.store import Calibration
 from costmodel.catalog import Source, as_architecture, as_architectures
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.files import write_bytes, write_folder
-from costmodel.planning import Plan
+from costmodel.planning.plans import Plan
 from costmodel.reporting.contents import Report
 from costmodel.reporting.grounds import CHOSEN, TRAFFIC
 from costmodel.reporting.markdown import as_linked_text, as_text, figure_path

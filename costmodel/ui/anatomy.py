@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from costmodel.anatomy import anatomy_sentence, layer_runs, part_rows
-from costmodel.charts import icicle, layer_strip
+from costmodel.answers.anatomy import anatomy_sentence, layer_runs, part_rows
+from costmodel.figures.charts import icicle, layer_strip
 from costmodel.tables import Table
 from costmodel.ui import frame
 

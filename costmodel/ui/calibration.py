@@ -7,12 +7,12 @@ from typing import Any
 
 import streamlit as st
 
+from costmodel.answers.sentences import calibration_sentence
 from costmodel.calibration.report import class_name, point_rows, scores_tables, summary_table
 from costmodel.calibration.store import Calibration, calibration_of, read_calibration
 from costmodel.catalog import accelerator, calibration_file, calibrations
-from costmodel.charts import predicted_measured, residuals
 from costmodel.errors import CostModelError, shown
-from costmodel.sentences import calibration_sentence
+from costmodel.figures.charts import predicted_measured, residuals
 from costmodel.ui import frame
 
 

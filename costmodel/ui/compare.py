@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from costmodel.charts import waterfall
+from costmodel.answers.sentences import walk_sentence
+from costmodel.answers.summary import STEPS, diff_table, unequal_table
 from costmodel.comparison import DIFFERENCES, diff_rows
+from costmodel.figures.charts import waterfall
 from costmodel.scenario import CHOICES, SAME
-from costmodel.sentences import walk_sentence
-from costmodel.summary import STEPS, diff_table, unequal_table
 from costmodel.ui import frame
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import streamlit as st
 
+from costmodel.answers.offers import accelerator_rows, cost_rows, offer
+from costmodel.answers.promises import accelerators_sentence, cost_sentence, price_line, tornado_sentence
 from costmodel.architecture import Architecture
 from costmodel.catalog import accelerator
 from costmodel.errors import CostModelError
-from costmodel.offers import accelerator_rows, cost_rows, offer
-from costmodel.promises import accelerators_sentence, cost_sentence, price_line, tornado_sentence
-from costmodel.servecharts import costs, tornado
+from costmodel.figures.servecharts import costs, tornado
 from costmodel.tables import Table
 from costmodel.ui import frame
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from costmodel.cards import Card, cards
+from costmodel.answers.cards import Card, cards
+from costmodel.answers.sentences import cache_sentence, chart_words, usual_lines
+from costmodel.answers.summary import capacity_table, comparison_table
 from costmodel.catalog import accelerator
-from costmodel.charts import cache_curves
-from costmodel.live import live_chart
-from costmodel.sentences import cache_sentence, chart_words, usual_lines
-from costmodel.summary import capacity_table, comparison_table
+from costmodel.figures.charts import cache_curves
+from costmodel.figures.live import live_chart
 from costmodel.ui import frame
 from costmodel.ui.live import live
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from costmodel.derivations import derivation
+from costmodel.answers.derivations import derivation
 from costmodel.reporting import published_table
 from costmodel.ui import frame
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import streamlit as st
 
+from costmodel.answers.cards import answers
+from costmodel.answers.sentences import verdict
 from costmodel.architecture import Architecture
-from costmodel.cards import answers
 from costmodel.catalog import accelerator, accelerators, load, preset, presets
-from costmodel.charts import table_rows
-from costmodel.drawing import MAX_STORED, Figure
+from costmodel.figures.charts import table_rows
+from costmodel.figures.drawing import MAX_STORED, Figure
 from costmodel.reporting import MEDIA, scenario_file
 from costmodel.scenario import CHOICES, LONGEST, MAX_MODELS, NUMBERS, QUANTITIES, STOPS, WHAT, YARDSTICK, Scenario
-from costmodel.sentences import verdict
 from costmodel.tables import Table, readable_rows
 from costmodel.units import MAX_WHOLE, tokens
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from costmodel.answers.landscape import AXES, landscape_rows
+from costmodel.answers.sentences import landscape_sentence
 from costmodel.catalog import load, presets
-from costmodel.charts import landscape
-from costmodel.landscape import AXES, landscape_rows
+from costmodel.figures.charts import landscape
 from costmodel.scenario import CHOICES, MAX_MODELS
-from costmodel.sentences import landscape_sentence
 from costmodel.tables import Table
 from costmodel.ui import frame
 

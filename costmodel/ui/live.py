@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from costmodel.live import asset
+from costmodel.figures.live import asset
 
 MOUNT = """
 export default function (component) {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from costmodel.answers.landscape import sized_rows
+from costmodel.answers.sentences import experts_sentence
 from costmodel.catalog import load, presets
-from costmodel.charts import active_total, touched_curves
-from costmodel.landscape import sized_rows
-from costmodel.sentences import experts_sentence
+from costmodel.figures.charts import active_total, touched_curves
 from costmodel.ui import frame
 
 

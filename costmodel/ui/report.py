@@ -6,11 +6,11 @@ from functools import partial
 
 import streamlit as st
 
+from costmodel.answers.sentences import cache_sentence
 from costmodel.architecture import Architecture
 from costmodel.reporting import WRITERS, documents, scenario_report
 from costmodel.reporting.grounds import about, commands
 from costmodel.scenario import Scenario
-from costmodel.sentences import cache_sentence
 from costmodel.ui import frame
 
 WITHIN = (

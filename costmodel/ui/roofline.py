@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from costmodel.answers.intensity import measured_rows, pass_rows
+from costmodel.answers.sentences import roofline_sentence
 from costmodel.catalog import accelerator
-from costmodel.charts import roofline
 from costmodel.errors import CostModelError
-from costmodel.intensity import measured_rows, pass_rows
-from costmodel.sentences import roofline_sentence
+from costmodel.figures.charts import roofline
 from costmodel.tables import Table
 from costmodel.ui import frame
 

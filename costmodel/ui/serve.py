@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from costmodel.answers.offers import layout_rows, offer, python_line
+from costmodel.answers.promises import front_words, held_line, serve_sentence, waits
 from costmodel.errors import CostModelError
-from costmodel.offers import layout_rows, offer, python_line
-from costmodel.promises import front_words, held_line, serve_sentence, waits
-from costmodel.servecharts import pareto
+from costmodel.figures.servecharts import pareto
 from costmodel.tables import Table
 from costmodel.ui import frame
 

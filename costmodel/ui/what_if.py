@@ -6,13 +6,13 @@ from typing import Any
 
 import streamlit as st
 
+from costmodel.answers.sentences import cache_sentence, chart_words
+from costmodel.answers.summary import comparison_table, diff_table, unequal_table
 from costmodel.architecture import Architecture
 from costmodel.catalog import as_toml, load, opened, presets
-from costmodel.charts import cache_curves
 from costmodel.errors import CostModelError
+from costmodel.figures.charts import cache_curves
 from costmodel.scenario import MAX_EDITS, MAX_MODELS
-from costmodel.sentences import cache_sentence, chart_words
-from costmodel.summary import comparison_table, diff_table, unequal_table
 from costmodel.ui import frame
 from costmodel.variants import Knob, as_edits, edited, groups_to_take, knobs, read_edits
 

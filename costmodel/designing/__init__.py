@@ -1,0 +1,1 @@
+"""A search for designs: what may change (moves), what was found (designs), and the search itself (search)."""
