@@ -9,4 +9,5 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: it is 
 from hypothesis import settings
 
 settings.register_profile("costmodel", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("mutants", deadline=None, max_examples=5, derandomize=True, database=None)
 settings.load_profile("costmodel")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel.architecture import Architecture
@@ -45,6 +45,7 @@ def test_active_is_at_most_total(kind: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=8)
 @given(data=st.data(), context=contexts, batch=st.integers(1, 4))
 def test_parts_sum_to_the_whole(kind: str, data: st.DataObject, context: int, batch: int) -> None:
     architecture, new = data.draw(architectures(kind)), data.draw(st.integers(1, context))

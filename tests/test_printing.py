@@ -48,6 +48,8 @@ EXACT = 2**53
 PRECISE = 1e-12
 POINTS, SPREADSHEET_POINTS = 12, 4
 EXCEL_CHARACTERS = 8_192
+TOGETHER = pytest.mark.xdist_group("every formula")
+"""In one process, which then makes `everything()` once."""
 
 Point = dict[str, int]
 Case = tuple[str, Formula, list[Point]]
@@ -186,6 +188,7 @@ def agrees(number: Any, expected: int | float) -> bool:
     return number == expected if whole else abs(number - expected) <= PRECISE * abs(expected)
 
 
+@TOGETHER
 @pytest.mark.slow
 @pytest.mark.parametrize("evaluated", [by_python, by_javascript, by_spreadsheet])
 def test_every_formula_is_printed_as_it_is(evaluated: Evaluation) -> None:
@@ -203,6 +206,7 @@ def test_random_architectures_are_printed_as_they_are(kind: str, data: st.DataOb
         assert disagreements(cases, evaluated(cases)) == []
 
 
+@TOGETHER
 def test_python_gives_ints_where_the_formula_does() -> None:
     for (_, formula, points), numbers in zip(everything(), by_python(everything()), strict=True):
         for point, number in zip(points, numbers, strict=True):
@@ -247,6 +251,7 @@ def test_long_numbers_reach_a_spreadsheet_whole() -> None:
     assert all(number < 10**15 for number in map(int, re.findall(r"\d+", as_excel(S + 3**90))))
 
 
+@TOGETHER
 def test_no_formula_is_too_long_for_excel() -> None:
     assert max(len(formula.excel) for _, formula, _ in everything()) < EXCEL_CHARACTERS
 
