@@ -21,10 +21,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="costmodel",
-    help="What an LLM architecture costs: parameters, cache, FLOPs and bytes, derived symbolically and explained.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from costmodel import __version__
+
+        sys.stdout.write(f"costmodel {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """What an LLM architecture costs: parameters, cache, FLOPs and bytes, derived symbolically and explained."""
 
 
 class Format(StrEnum):
@@ -44,6 +59,11 @@ BatchOption = Annotated[int, typer.Option("--batch", "-b", help="Concurrent sequ
 PrecisionOption = Annotated[str, typer.Option(help="Format of weights and experts: bf16, fp8, int8, int4, mxfp4, nvfp4, q4_K ...")]
 CacheOption = Annotated[str, typer.Option("--cache-precision", help="Format of the cache: bf16, fp8, int8 ...")]
 ModelArgument = Annotated[str, typer.Argument(help="A preset name (see `costmodel presets`), a TOML file, or what `import` takes.")]
+OnOption = Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")]
+EpOption = Annotated[int, typer.Option(help="Ranks that experts are spread over, of tp x dp x cp.")]
+DpOption = Annotated[int, typer.Option(help="Groups of ranks with sequences of their own, which share experts.")]
+PpOption = Annotated[int, typer.Option(help="Pipeline stages.")]
+CpOption = Annotated[int, typer.Option(help="Ranks that have a part each of every context.")]
 
 
 def emit(tables: Sequence[Table], form: Format) -> None:
@@ -132,7 +152,7 @@ def accelerators(form: FormatOption = Format.table) -> None:
 @app.command()
 def capacity(
     models: Annotated[list[str], typer.Argument(help="Preset names or TOML files.")],
-    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    on: OnOption,
     devices: Annotated[int, typer.Option("--devices", "-d", help="How many of them.")] = 1,
     context: ContextOption = "128k",
     batch: BatchOption = 1,
@@ -154,12 +174,12 @@ def capacity(
 @app.command()
 def memory(
     model: ModelArgument,
-    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    on: OnOption,
     tp: Annotated[int, typer.Option(help="Tensor-parallel ranks.")] = 1,
-    ep: Annotated[int, typer.Option(help="Ranks that experts are spread over, of tp x dp x cp.")] = 1,
-    dp: Annotated[int, typer.Option(help="Groups of ranks with sequences of their own, which share experts.")] = 1,
-    pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1,
-    cp: Annotated[int, typer.Option(help="Ranks that have a part each of every context.")] = 1,
+    ep: EpOption = 1,
+    dp: DpOption = 1,
+    pp: PpOption = 1,
+    cp: CpOption = 1,
     context: ContextOption = "128k",
     batch: BatchOption = 1,
     precision: PrecisionOption = "bf16",
@@ -188,13 +208,13 @@ def memory(
 @app.command()
 def estimate(
     model: ModelArgument,
-    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
-    devices: Annotated[int, typer.Option("--devices", "-d", help="How many of them.")] = 1,
+    on: OnOption,
+    devices: Annotated[int | None, typer.Option("--devices", "-d", help="How many; by default those of one replica.")] = None,
     tp: Annotated[int, typer.Option(help="Tensor-parallel ranks; by default as many devices as the heads allow.")] = 0,
-    ep: Annotated[int, typer.Option(help="Ranks that experts are spread over, of tp x dp x cp.")] = 1,
-    dp: Annotated[int, typer.Option(help="Groups of ranks with sequences of their own, which share experts.")] = 1,
-    pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1,
-    cp: Annotated[int, typer.Option(help="Ranks that have a part each of every context.")] = 1,
+    ep: EpOption = 1,
+    dp: DpOption = 1,
+    pp: PpOption = 1,
+    cp: CpOption = 1,
     overlap: Annotated[
         bool, typer.Option("--overlap", help="One half of a batch computes while the other's messages travel.")
     ] = False,
@@ -215,7 +235,7 @@ def estimate(
 
     layout = None
     if tp or max(ep, dp, pp, cp) > 1 or overlap:
-        whole = tp or max(devices // max(dp * pp * cp, 1), 1)
+        whole = tp or max((devices or 1) // max(dp * pp * cp, 1), 1)
         layout = Parallel(tp=whole, ep=ep, dp=dp, pp=pp, cp=cp, overlap="two_batches" if overlap else "none")
     found = time(
         model, on, devices, layout, batch, parse_tokens(prompt), parse_tokens(output), precision,
@@ -286,16 +306,16 @@ def plan(
 @app.command()
 def serve(
     model: ModelArgument,
-    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    on: OnOption,
     rate: RateOption,
     prompt: PromptOption = "4096",
     output: OutputOption = "1024",
     cached: CachedOption = 0.0,
     tp: Annotated[int, typer.Option(help="Tensor-parallel ranks of a replica.")] = 1,
-    ep: Annotated[int, typer.Option(help="Ranks that experts are spread over, of tp x dp x cp.")] = 1,
-    dp: Annotated[int, typer.Option(help="Groups of ranks with sequences of their own, which share experts.")] = 1,
-    pp: Annotated[int, typer.Option(help="Pipeline stages.")] = 1,
-    cp: Annotated[int, typer.Option(help="Ranks that have a part each of every context.")] = 1,
+    ep: EpOption = 1,
+    dp: DpOption = 1,
+    pp: PpOption = 1,
+    cp: CpOption = 1,
     replicas: Annotated[int, typer.Option(help="Replicas that decode.")] = 1,
     batch: Annotated[int, typer.Option("--batch", "-b", help="Most sequences that decode in a replica.")] = 64,
     precision: PrecisionOption = "bf16",
@@ -402,7 +422,7 @@ def design(
 @app.command()
 def train(
     model: ModelArgument,
-    on: Annotated[str, typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file.")],
+    on: OnOption,
     devices: Annotated[int, typer.Option("--devices", "-d", help="How many of them.")],
     tokens: Annotated[str, typer.Option(help="Tokens of the run: 300B, 14.8T.")],
     sequence: Annotated[str, typer.Option(help="Tokens of a sequence: 4096, 128k.")] = "4096",
@@ -752,7 +772,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = 2
     except USAGE_ERROR as error:
         where = error.ctx.command_path if error.ctx else "costmodel"
-        sys.stderr.write(f"error: {excerpt(error.format_message()).rstrip('.')}; see `{where} --help`\n")
+        message = excerpt(error.format_message().replace("Value error, ", "")).rstrip(".")
+        sys.stderr.write(f"error: {message}; see `{where} --help`\n")
         status = 2
     except OSError as error:  # whoever read stdout has left, or its disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -52,5 +52,5 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """
     names = list(known)
     asked = name[:SHOWN_CHARACTERS].lower() if isinstance(name, str) else ""
-    near = get_close_matches(asked, names, n=1, cutoff=0.5)
+    near = get_close_matches(asked, names, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else f"known: {shorten(', '.join(names), LISTED_CHARACTERS, placeholder=' ...')}"

@@ -37,7 +37,7 @@ from costmodel.blocks import (
 from costmodel.blocks.norm import residual
 from costmodel.evaluate import evaluate
 from costmodel.ops import Op
-from costmodel.symbols import B, S, T, d_model
+from costmodel.symbols import B, S, T, d_model, n_kv
 from costmodel.workload import Pass, Phase
 
 SEQUENCES, NEW, CONTEXT, WIDTH = 2, 5, 9, 11
@@ -444,3 +444,22 @@ def test_convolutions_keep_all_columns_but_one() -> None:
     assert kept["mamba2", "conv_tail_bc"] == 2 * 2 * 5 * 3
     assert kept["mamba", "conv_tail"] == 6 * 3
     assert kept["short_conv", "conv_tail"] == WIDTH * 2
+
+
+def test_ranks_share_matrices_but_for_those_that_each_has_whole() -> None:
+    splits = {op.name: op.split for op in (*MLA(**LATENT).ops(Pass()), *MoE(**EXPERTS).ops(Pass()))}
+    assert splits["q_a_proj"] == splits["kv_a_proj"] == splits["router"] == "none"
+    assert splits["q_b_proj"] == splits["kv_b_proj"] == "columns"
+    assert splits["o_proj"] == "rows"
+    assert splits["experts.up_proj"] == "experts"
+    shared = SharedTransformer(**HEADS, intermediate_size=13, adapter_rank=2)
+    assert {op.name: op.heads for op in shared.ops(Pass()) if op.name in ("q_proj", "k_proj", "v_proj")} == {
+        "q_proj": None, "k_proj": n_kv, "v_proj": n_kv,
+    }  # fmt: skip
+
+
+def test_packed_tokens_hold_a_scale_for_each_128_elements() -> None:
+    """A byte an element, four bytes a scale; the rope key in two bytes each."""
+    wide = DSA(**LATENT | {"kv_lora_rank": 300}, index_n_heads=3, index_head_dim=200, index_topk=6)
+    packed = {each.name: evaluate(each.packed, numbers(wide)) for each in wide.kept() if each.packed is not None}
+    assert packed == {"latent": 300 + 4 * 3 + 2 * 2, "index_keys": 200 + 4 * 2}

@@ -250,6 +250,16 @@ def test_help_is_printed(capsys: pytest.CaptureFixture[str], command: str) -> No
     assert "Usage" in out
 
 
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"costmodel {cm.__version__}\n", "")
+
+
+def test_devices_follow_the_layout(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["estimate", "llama-3.1-70b", "--on", "h100-sxm", "--tp", "4", "-f", "json"]
+    assert run(capsys, *asked)[:2] == run(capsys, *asked, "-d", "4")[:2]
+    assert "takes 4 devices; devices got 6" in run(capsys, *asked, "-d", "6")[2]
+
+
 def test_no_arguments_print_help(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(capsys)
     assert (status, err) == (0, "")

@@ -132,7 +132,7 @@ class Queue:
     def share_beyond(self, limit_s: ArrayLike, step_s: ArrayLike = 0.0) -> Value:
         """The share of requests whose wait and service exceed `limit_s`; 1 where requests pile up.
 
-        `response_s(0.99) <= limit` is `share_beyond(limit) <= 0.01`, at a twentieth of the work: for many candidates.
+        `response_s(0.99) <= limit` is `share_beyond(limit) <= 0.01`, at a third to a half of the work: for many candidates.
 
         >>> round(queue(5.0, 0.1).share_beyond(0.3), 3)
         0.057

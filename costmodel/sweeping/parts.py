@@ -234,7 +234,8 @@ def _target(path: Any) -> Path:
     """Where the file goes. Raises CostModelError for what is no place for a Parquet file."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.endswith(ENDING) or "\0" in text:
-        raise CostModelError(f"a sweep is written as Parquet, not to {shown(path)}; give a path that ends in {ENDING}")
+        what = shown(path if text is None else text)
+        raise CostModelError(f"a sweep is written as Parquet, not to {what}; give a path that ends in {ENDING}")
     with _told(Path(text)):
         return Path(text).resolve()
 

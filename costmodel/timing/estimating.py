@@ -177,7 +177,7 @@ def layout_of(model: Architecture, parallel: Parallel | None, devices: int | Non
     number = whole("devices", (parallel.devices if parallel else 1) if devices is None else devices)
     layout = parallel or tensor_parallel(model, number)
     if number % layout.devices:
-        raise CostModelError(f"a replica of {layout.name} takes {layout.devices} devices, and {number} are no whole number of them")
+        raise CostModelError(f"a replica of {layout.name} takes {layout.devices} devices; devices got {number}, no multiple of it")
     check_layout(model, layout)
     return layout, number
 

@@ -193,7 +193,7 @@ def header(page: str) -> None:
     export = row.popover("Export", icon=":material/download:", on_change="rerun", key="export")
     if export.open and models:
         with export:
-            st.caption("The chosen models at this scenario, as a file.")
+            st.caption("The chosen models at this scenario, as a file. PDF, spreadsheet and all in one: page Report.")
             download("export", "costmodel", lambda form: scenario_file(form, models, now))
 
 
