@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
+from html import escape
 from itertools import cycle, islice
 from typing import Annotated, Any, Self, cast
 
@@ -110,6 +111,21 @@ class Architecture(Quantities, Checked):
     """How it denoises, for a model of text diffusion."""
     recursion: Recursion | None = None
     """How it repeats, for a recursive reasoner."""
+
+    def __repr__(self) -> str:
+        """In a line: every field is in `model_dump()`."""
+        layers = f"{self.depth:,} layer" + ("s" if self.depth > 1 else "")
+        return f"<architecture {self.name}: {layers}, {self.params.total:,} parameters, {self.params.active:,} active>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: parameters, and the layers by group."""
+        facts = {"parameters": f"{self.params.total:,}", "active": f"{self.params.active:,}"}
+        facts |= {f"{group.count:,} x {group.name}": " + ".join(block.kind for block in group.blocks) for group in self.layers}
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(told)}</td></tr>" for name, told in facts.items())
+        return f"<table><caption>{escape(self.title)}</caption>{rows}</table>"
+
     reference: tuple[Reference, ...] = ()
 
     @model_validator(mode="after")

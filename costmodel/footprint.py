@@ -27,7 +27,7 @@ from costmodel.ops import Op
 from costmodel.parallelism import Parallel, kept_share, one_pass, stage_layers, weight_share
 from costmodel.quantities import HEAD, Row
 from costmodel.symbols import LETTERS, B, S, T, n_cp, n_dp, n_ep, n_tp
-from costmodel.units import whole
+from costmodel.units import binary_bytes, whole
 from costmodel.workload import Options, Phase, Precision, View, ceil_div
 
 Array = NDArray[np.float64]
@@ -287,6 +287,11 @@ class DeviceMemory:
     context: int
     pass_tokens: int
     reserve: float
+
+    def __repr__(self) -> str:
+        """In a line: the rows behind it are in `rows`."""
+        of = f"{binary_bytes(self.used_bytes)} of {binary_bytes(self.memory_bytes)}"
+        return f"<memory of {self.demand.model.name} on {self.accelerator.name}, {self.layout.name}: {of} a device>"
 
     @property
     def memory_bytes(self) -> int:

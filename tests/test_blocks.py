@@ -93,6 +93,7 @@ MEMORY = MLSTM(num_heads=3, qk_head_dim=4, v_head_dim=5, chunk_size=3)
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 7}
 
 SEQUENCE_ROWS = {  # of a Mamba-2 layer, by its two algorithms: 12 channels, states of 12 x 5, two groups
+    "conv1d": (0, 2 * tokens(12 + 2 * 2 * 5)),
     "conv_silu": row(4, tokens(12 + 2 * 2 * 5)),
     "step_and_decay": row(6, tokens(4), tokens(4), tokens(4), tokens(4)),  # a step in, a step and a decay out
     "skip": row(2, tokens(12), *three(12)),
@@ -153,6 +154,7 @@ TOUCHED: list[tuple[Mixer | FeedForward | Norm, Pass, dict[str, Row]]] = [
         GatedDeltaNet(**DELTA),
         RECURRENT,
         {
+            "conv1d": (0, 2 * tokens(2 * 2 * 3 + 4 * 5)),
             "conv_silu": row(4, tokens(2 * 2 * 3 + 4 * 5)),
             "decay_and_beta": row(9, tokens(4), *[tokens(4)] * 4),  # two in, two out
             "qk_l2norm": row(4, tokens(2, 2, 3)),
@@ -174,6 +176,7 @@ TOUCHED: list[tuple[Mixer | FeedForward | Norm, Pass, dict[str, Row]]] = [
         KDA(linear_num_heads=3, linear_head_dim=4, linear_conv_kernel_dim=4, chunk_size=3),
         CHUNKED,
         {
+            "conv1d": (0, 2 * tokens(3, 12)),
             "conv_silu": row(4, tokens(3, 12)),
             "decay": row(5, tokens(12)),
             "beta": row(4, tokens(3)),
@@ -203,6 +206,7 @@ TOUCHED: list[tuple[Mixer | FeedForward | Norm, Pass, dict[str, Row]]] = [
         Mamba(d_inner=6, ssm_state_size=5, time_step_rank=3, conv_kernel=4, step_norms=True),
         RECURRENT,
         {
+            "conv1d": (0, 2 * tokens(6)),
             "conv_silu": row(4, tokens(6)),
             "dt_norm": row(4, tokens(3)),
             "b_norm": row(4, tokens(5)),

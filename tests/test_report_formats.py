@@ -110,11 +110,18 @@ def test_answers_print_in_a_line() -> None:
     plan = cm.plan("gpt2", "l4", cm.Traffic(requests_per_s=1.0, prompt=128, output=64), batches=[1, 8])
     none = cm.plan("gpt2", "l4", cm.Traffic(requests_per_s=1.0), cm.Limits(ttft_s=1e-6, devices=1), batches=[1])
     estimate = cm.estimate("gpt2", "l4", output=1)
-    for each in (plan, none, estimate, cm.load("gpt2").cache_bytes, cm.load("gpt2").params, reports()["model"]):
+    model, designs = cm.load("gpt2"), cm.design("gemma-3-1b")
+    held, run = cm.device_memory(model, "l4"), cm.train(model, "l4", 8, 1e9)
+    service, swept = cm.serve(model, "l4", cm.Traffic(requests_per_s=1.0)), cm.sweep(model, "cache_bytes", {"context": [1, 2]})
+    answers = (plan, none, estimate, model, model.cache_bytes, model.params, reports()["model"], designs, held, run, service, swept)
+    for each in answers:
         assert len(repr(each)) < 300
         assert "\n" not in repr(each)
     assert "TPOT" in repr(cm.estimate("gpt2", "l4"))
     assert "<table" in plan._repr_html_()
+    assert "<table" in designs._repr_html_()
+    assert "<table" in model._repr_html_()
+    assert "<script" not in model.model_copy(update={"title": "<script>"})._repr_html_()
     assert "<table" not in none._repr_html_()
     assert cm.load("gpt2").cache_bytes._repr_latex_().startswith("$")
 

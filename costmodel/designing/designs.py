@@ -134,6 +134,15 @@ class Designs:
     impossible: int
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """In a line: all of them are in `table`."""
+        best = self.best.what if self.best else "nothing meets the limits"
+        return f"<designs from {self.base.model.name}: {len(self.front):,} on the front of {self.looked:,}; best: {best}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return str(self.table.to_html(index=False))
+
     @property
     def shown(self) -> tuple[Design, ...]:
         """The front, or the nearest miss where nothing meets the limits."""

@@ -353,6 +353,12 @@ class Service:
     memory: DeviceMemory = field(repr=False)
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """In a line."""
+        first = ", ".join(f"p{100 * level:g} {seconds:.4g} s" for level, seconds in self.ttft_s.items())
+        full = ", saturated" if self.saturated else ""
+        return f"<service of {self.replicas:,} replicas, {self.mode}: TTFT {first}; TPOT {self.tpot_s:.4g} s{full}>"
+
     @property
     def tokens_per_s_per_user(self) -> float:
         """Tokens that a user reads a second."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
@@ -103,7 +103,7 @@ class SweepResult:
     reason: str = ""
     notes: tuple[str, ...] = ()
     path: Path | None = None
-    _rows: Callable[[], pd.DataFrame] = lambda: None  # type: ignore[assignment,return-value]  # always given
+    _rows: Callable[[], pd.DataFrame] = field(default=lambda: None, repr=False)  # type: ignore[assignment]  # always given
 
     @cached_property
     def frame(self) -> pd.DataFrame:

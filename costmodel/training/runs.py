@@ -96,6 +96,11 @@ class Training:
     memory: TrainingMemory
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """In a line."""
+        run = f"{self.tokens:.4g} tokens on {self.devices:,} x {self.accelerator}, {self.layout}"
+        return f"<training of {self.model}: {run}: {self.device_hours:,.0f} device hours, {self.days:,.1f} days>"
+
     @property
     def flops(self) -> float:
         """FLOP of the whole run."""
