@@ -456,10 +456,19 @@ def test_ranks_share_matrices_but_for_those_that_each_has_whole() -> None:
     assert splits["q_b_proj"] == splits["kv_b_proj"] == "columns"
     assert splits["o_proj"] == "rows"
     assert splits["experts.up_proj"] == "experts"
+    norms = {op.name: op.split for op in (*GQA(**HEADS, qk_norm="head").ops(Pass()), *MLA(**LATENT).ops(Pass()))}
+    assert norms["q_norm"] == norms["k_norm"] == "columns"
+    assert norms["kv_a_norm"] == "none"
     shared = SharedTransformer(**HEADS, intermediate_size=13, adapter_rank=2)
     assert {op.name: op.heads for op in shared.ops(Pass()) if op.name in ("q_proj", "k_proj", "v_proj")} == {
         "q_proj": None, "k_proj": n_kv, "v_proj": n_kv,
     }  # fmt: skip
+
+
+def test_usual_heads_are_what_a_config_lets_guess() -> None:
+    """MLA's configs give no head width: d_model / n_h, here 24 / 6."""
+    heads, width = MLA(**LATENT).usual_heads
+    assert evaluate(heads * width, numbers(MLA(**LATENT)) | {d_model: 24}) == 6 * 4
 
 
 def test_packed_tokens_hold_a_scale_for_each_128_elements() -> None:
