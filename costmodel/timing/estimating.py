@@ -219,7 +219,7 @@ def sweep_batches(
     found = timer.totals(points)
     calibrated = bool((found.guessed_s <= MINOR * found.device_s).all())
     seconds = np.asarray(timer.host.total(found.device_s, found.calls, points.batch))
-    return Sweep(every, seconds, found.flops, found.bytes, calibrated, timer.dtypes(points))
+    return Sweep(every, seconds, found.flops, found.bytes, calibrated, found.dtypes)
 
 
 def prefill_pass(timer: Clock, layout: Parallel, batch: int, tokens: int, prefix: int = 0) -> PassTime:

@@ -63,13 +63,18 @@ class PassTime:
     notes: tuple[str, ...]
 
 
+PRODUCTS = ("gemm", "moe")
+"""Classes of kernels whose format is a model's."""
+
+
 @dataclass(frozen=True, eq=False)
 class Totals:
     """Passes at several points, an array entry each: a rank's seconds (kernels, messages), kernels launched, FLOPs and bytes.
 
-    `guessed_s` of the seconds are of classes that nobody measured here.
+    `guessed_s` of the seconds are of classes that nobody measured here; `dtypes` are the formats that products multiply in.
     """
 
+    dtypes: tuple[str, ...]
     compute_s: Array
     link_s: Array
     guessed_s: Array
@@ -143,10 +148,13 @@ class Clock:
     def totals(self, points: Points) -> Totals:
         """Seconds, FLOPs and bytes of a pass at every point."""
         sums = {name: _Sum() for name in ("compute", "link", "guessed", "calls", "flops", "bytes")}
+        formats: dict[str, None] = {}
         for kernels in self._kernels(points):
             side = "link" if kernels.fit.kernel.name in ON_LINKS else "compute"
             for launch, seconds, flops, moved in kernels.timed:
                 share = launch.times * kernels.share(launch)
+                if launch.kernel in PRODUCTS:
+                    formats[launch.dtype] = None
                 sums[side].add(seconds * share, launch)
                 sums["calls"].add(share * np.ones_like(seconds), launch)
                 sums["flops"].add(flops * share, launch)
@@ -154,7 +162,7 @@ class Clock:
                     sums["guessed"].add(seconds * share, launch)
                 if side == "compute":
                     sums["bytes"].add(moved * share, launch)
-        return Totals(*(found.at(len(points)) for found in sums.values()))
+        return Totals(tuple(formats), *(found.at(len(points)) for found in sums.values()))
 
     def seconds(self, points: Points, overlap: str = "none") -> Array:
         """Seconds of a pass at every point; of `two_batches`, one half computes while the other's messages travel."""
@@ -211,11 +219,6 @@ class Clock:
         return PassTime(
             seconds, seconds / off, seconds * off, device_s, link_s, host_s, bound, from_datasheet <= MINOR, tuple(ops), notes
         )
-
-    def dtypes(self, points: Points) -> tuple[str, ...]:
-        """The formats that products multiply in."""
-        found = (launch.dtype for group in self._kernels(points) for launch in group.launches if launch.kernel in ("gemm", "moe"))
-        return tuple(dict.fromkeys(found))
 
     # rows as kernels
 
