@@ -38,6 +38,8 @@ SUBSET = (
 LIMIT_S = 60
 UNMUTATED = ("VariableReplacer", "VariableInserter")
 """Operators that cosmic-ray wants told which variables."""
+BITWISE = ("BitAnd", "BitOr", "BitXor", "LShift", "RShift")
+"""What an operator is replaced with where most expressions raise, so that a test dies by running the line at all."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +110,8 @@ def tested(mutant: Mutant | None, folder: Path) -> tuple[str, float]:
     """What the subset says of a copy of the tree with one change: killed, survived or timeout, and the CPU seconds it took."""
     if mutant is not None:
         (folder / mutant.path).write_text(mutant.text())
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "not torch",
-        "--hypothesis-profile=mutants",
-        *SUBSET,
-    ]
+    options = ("-x", "-q", "-p", "no:cacheprovider", "-m", "not torch", "--hypothesis-profile=mutants")
+    command = [sys.executable, "-m", "pytest", *options, *SUBSET]
     alone = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     began = os.times()
     try:
@@ -162,7 +153,7 @@ def main() -> None:
     if choice.only:
         sample = [mutant for mutant in every if mutant.name in choice.only]
     with tempfile.TemporaryDirectory() as name:
-        told(sample, len(every), run(sample, Path(name), choice.jobs))
+        told(len(every), run(sample, Path(name), choice.jobs))
 
 
 def run(sample: list[Mutant], place: Path, jobs: int) -> dict[Mutant, str]:
@@ -186,14 +177,17 @@ def run(sample: list[Mutant], place: Path, jobs: int) -> dict[Mutant, str]:
         return dict(zip(sample, pool.map(one, sample), strict=True))
 
 
-def told(sample: list[Mutant], every: int, outcomes: dict[Mutant, str]) -> None:
+def told(every: int, outcomes: dict[Mutant, str]) -> None:
+    """The shares that died: of all, and of those that do not die by being run."""
+    print(f"{len(outcomes)} of {every} mutants: {shares(outcomes)}")
+    harder = {mutant: outcome for mutant, outcome in outcomes.items() if not mutant.operator.endswith(BITWISE)}
+    print(f"{len(harder)} of them put in no shift or bit operator: {shares(harder)}")
+
+
+def shares(outcomes: dict[Mutant, str]) -> str:
     counts = {outcome: list(outcomes.values()).count(outcome) for outcome in ("killed", "timeout", "survived")}
-    dead = (counts["killed"] + counts["timeout"]) / max(1, len(sample))
-    print(
-        f"{len(sample)} of {every} mutants: "
-        + ", ".join(f"{count} {what}" for what, count in counts.items())
-        + f"; {dead:.1%} dead"
-    )
+    dead = (counts["killed"] + counts["timeout"]) / max(1, len(outcomes))
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) + f"; {dead:.1%} dead"
 
 
 if __name__ == "__main__":
