@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TokenMixing,
     )
     from costmodel.bounds import Bound, ExpertLimit, bound, expert_parallel_limit, freed_tokens, pass_bound, prefill_per_decode
+    from costmodel.calibration.own import calibrate
     from costmodel.catalog import accelerator, accelerators, load, presets
     from costmodel.comparison import compare, diff
     from costmodel.crossings import crossover, largest
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from costmodel.timing.estimating import Estimate, estimate, time_pass
     from costmodel.towers import Projector, VisionTower
     from costmodel.training.runs import Training, TrainingMemory, train
+    from costmodel.validation import Validation, validate
     from costmodel.workload import Precision
 
 _HOME = {

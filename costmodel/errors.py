@@ -8,6 +8,7 @@ from textwrap import shorten
 
 SHOWN_CHARACTERS = 60
 LISTED_CHARACTERS = 200
+MOST_BEGUN = 3
 
 
 class CostModelError(ValueError):
@@ -43,14 +44,21 @@ def excerpt(text: str) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """The nearest known name as a question, or the list, cut where it is long, where none is near.
+    """The known names that begin so, or the nearest, as a question; or the list, cut where it is long, where none is near.
 
     >>> did_you_mean("deepsek-v3", ["deepseek-v3", "kimi-k2"])
     'did you mean deepseek-v3?'
+    >>> did_you_mean("h100", ["h100-pcie", "h100-sxm", "h800"])
+    'did you mean h100-pcie or h100-sxm?'
     >>> did_you_mean("zzz", ["deepseek-v3", "kimi-k2"])
     'known: deepseek-v3, kimi-k2'
     """
     names = list(known)
     asked = name[:SHOWN_CHARACTERS].lower() if isinstance(name, str) else ""
-    near = get_close_matches(asked, names, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known: {shorten(', '.join(names), LISTED_CHARACTERS, placeholder=' ...')}"
+    begun = [known for known in names if asked and known.startswith(asked)]
+    near = begun if 0 < len(begun) <= MOST_BEGUN else get_close_matches(asked, names, n=1, cutoff=0.6)
+    return (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"known: {shorten(', '.join(names), LISTED_CHARACTERS, placeholder=' ...')}"
+    )

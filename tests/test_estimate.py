@@ -132,6 +132,8 @@ def test_bad_requests(capsys: pytest.CaptureFixture[str]) -> None:
     for value in (-1.0, NAN, INF, "1", None, True):
         refused(lambda value=value: cm.estimate("gpt2", PLAIN, launch_s=value), "launch_s got")  # type: ignore[misc]
     refused(lambda: cm.estimate("gpt2", PLAIN, 8, cm.Parallel(tp=3)), "no multiple")
+    refused(lambda: cm.estimate("llada-8b", "h100-sxm"), "denoises whole blocks")
+    refused(lambda: cm.estimate("gpt2", "h100"), "did you mean h100-pcie or h100-sxm?")
     refused(lambda: cm.estimate("gpt2", PLAIN, 8, cm.Parallel(tp=8)), "tp 8 does not divide the 12 heads")
     refused(lambda: cm.Parallel(tp=8, ep=3), "ep 3 does not divide tp 8")
     refused(lambda: cm.estimate("gpt2", "rtx-4090", 2), "link_bytes_per_s")

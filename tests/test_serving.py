@@ -304,3 +304,12 @@ def test_single_tokens() -> None:
         assert not found.saturated
         assert 0 < found.ttft_s[0.5] < found.ttft_s[0.99] < 1
     assert found.batch == pytest.approx(0, abs=1e-6)
+
+
+def test_what_does_not_fit_is_told() -> None:
+    """A promise of a deployment that no device has room for says so first."""
+    fits, heavy = (serve(name, "h100-sxm", Traffic(requests_per_s=0.01)) for name in ("llama-3.1-8b", "llama-3.1-70b"))
+    assert fits.memory.fits
+    assert not [note for note in fits.notes if "fit" in note]
+    assert not heavy.memory.fits
+    assert heavy.notes[0].startswith("does not fit: ")

@@ -28,7 +28,7 @@ from costmodel.serving.queueing import queue
 from costmodel.timing.estimating import STOPS, check_works, formats_of, layout_of, pipelined, stage_balance, stops
 from costmodel.timing.points import Points
 from costmodel.timing.roofline import Clock, Host, clock
-from costmodel.units import whole
+from costmodel.units import binary_bytes, whole
 from costmodel.workload import Checked, Precision
 
 Array = NDArray[np.float64]
@@ -421,8 +421,16 @@ def serve(
         check_layout(engine.draft or chosen, Parallel(tp=each.tp))
     replicas, batch, prefills = whole("replicas", replicas), whole("batch", batch), whole("prefill_replicas", prefill_replicas)
     if mode == "colocated":
-        return _colocated(engine, layout, replicas, batch)
-    return _disaggregated(engine, layout, replicas, batch, apart, prefills)
+        found = _colocated(engine, layout, replicas, batch)
+    else:
+        found = _disaggregated(engine, layout, replicas, batch, apart, prefills)
+    return found if found.memory.fits else replace(found, notes=(_too_much(found.memory), *found.notes))
+
+
+def _too_much(memory: DeviceMemory) -> str:
+    """A note where a device has no room for what it should hold: nothing that is promised then holds."""
+    held, room = binary_bytes(memory.used_bytes), binary_bytes(memory.memory_bytes)
+    return f"does not fit: {held} for a device of {room}; spread it over more ranks, take smaller formats or a smaller batch"
 
 
 def with_room(decoding: Any, growth: Any, level: float) -> Array:

@@ -149,14 +149,15 @@ def estimate(
     stretches the device's own time; an all-reduce of `message_bytes` takes twice what the calibration says, as in servers
     whose collectives slow down with size.
 
-    Raises CostModelError for an unknown model or device, a calibration of another device, a layout that the model does not
-    allow, or an impossible number.
+    Raises CostModelError for an unknown model or device, a model that does not write token after token, a calibration of another
+    device, a layout that the model does not allow, or an impossible number.
 
     >>> e = estimate("llama-3.1-8b", "h100-sxm", batch=8, prompt=1024, output=128)
     >>> e.bound_by, e.state, e.memory.fits
     ('memory', 'calibrated', True)
     """
     chosen, device = as_architecture(model), as_accelerator(accelerator)
+    check_works(chosen)
     batch, prompt, output = whole("batch", batch), whole("prompt", prompt), whole("output", output)
     layout, devices = layout_of(chosen, parallel, devices)
     formats = precision if isinstance(precision, Precision) else formats_of(precision, cache_precision)
