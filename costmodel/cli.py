@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="costmodel",
+    help="What an LLM architecture costs: parameters, cache, FLOPs and bytes, derived symbolically and explained.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,7 +40,7 @@ def _version(asked: bool) -> None:
 def everywhere(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """What an LLM architecture costs: parameters, cache, FLOPs and bytes, derived symbolically and explained."""
+    """What holds for every command."""
 
 
 class Format(StrEnum):

@@ -55,7 +55,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     """
     names = list(known)
     asked = name[:SHOWN_CHARACTERS].lower() if isinstance(name, str) else ""
-    begun = [known for known in names if asked and known.startswith(asked)]
+    begun = [asked] if asked in names else [known for known in names if asked and known.startswith(asked)]
     near = begun if 0 < len(begun) <= MOST_BEGUN else get_close_matches(asked, names, n=1, cutoff=0.6)
     return (
         f"did you mean {' or '.join(near)}?"
