@@ -56,7 +56,7 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     names = list(known)
     asked = name[:SHOWN_CHARACTERS].lower() if isinstance(name, str) else ""
     begun = [asked] if asked in names else [known for known in names if asked and known.startswith(asked)]
-    near = begun if 0 < len(begun) <= MOST_BEGUN else get_close_matches(asked, names, n=1, cutoff=0.6)
+    near = begun if 0 < len(begun) <= MOST_BEGUN else get_close_matches(asked, names, n=1, cutoff=0.5)
     return (
         f"did you mean {' or '.join(near)}?"
         if near

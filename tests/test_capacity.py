@@ -226,7 +226,7 @@ BASE = {"name": "mine", "title": "Mine", "maker": "Me", "memory_bytes": 1, "sour
 @pytest.mark.parametrize(
     ("changes", "part"),
     [({"memory_bytes": value}, "memory_bytes") for value in (0, -1, 1.5, True, "80 GB", None, 10**16, HUGE, NAN)]
-    + [({"memory_byte": 1}, "did you mean memory_bytes?"), ({"name": "A B"}, "name"), ({"source": ""}, "source")]
+    + [({"memory_byte": 1}, "did you mean memory_bytes"), ({"name": "A B"}, "name"), ({"source": ""}, "source")]
     + [({"released": "soon"}, "released"), ({"notes": "one"}, "notes")],
 )
 def test_impossible_accelerators(changes: dict[str, Any], part: str) -> None:

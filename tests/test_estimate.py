@@ -15,6 +15,7 @@ import costmodel as cm
 from costmodel.calibration.store import as_json, read_calibration
 from costmodel.catalog import calibration_file
 from costmodel.cli import main
+from costmodel.footprint import tensor_parallel
 from costmodel.timing.launches import Numbers, RowKernel
 from costmodel.timing.points import Points
 from costmodel.workload import Options, Phase
@@ -30,13 +31,13 @@ PLAIN = cm.Accelerator(
 @pytest.mark.parametrize("name", cm.presets())
 def test_every_row_of_every_preset_has_a_class(name: str) -> None:
     for device, devices in (("h100-sxm", 8), ("l4", 1)):
-        found = cm.estimate(name, device, devices, batch=4, prompt=1000, output=100, precision="fp8")
-        for timed in (found.prefill, found.decode):
-            assert timed is not None
+        layout = tensor_parallel(cm.load(name), devices)
+        for tokens, context in ((1000, 1000), (1, 1100)):
+            timed = cm.time_pass(name, device, 4, tokens, context, "fp8", layout)
             assert timed.device_s == pytest.approx(sum(op["seconds"] for op in timed.ops))
             assert all(op["seconds"] > 0 for op in timed.ops)
             assert 0 < timed.low_s < timed.seconds < timed.high_s
-        assert found.state == ("datasheet" if device == "l4" else found.state)
+            assert not (timed.calibrated and device == "l4")
 
 
 def test_a_row_without_a_class_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

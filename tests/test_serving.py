@@ -183,7 +183,7 @@ def test_a_service_is_what_a_simulation_sees(case: Any) -> None:
     run = simulate_engines(requests, stepper(served, layout, most), most, served.chunk, streams)
     assert (run.prefilled, run.decoded) == (sum(r.prompt for r in requests), sum(r.output for r in requests))
     assert not found.saturated
-    assert found.notes == ()
+    assert [note for note in found.notes if not note.startswith("does not fit")] == []
     assert found.tpot_s == pytest.approx(run.tpot, rel=0.05)
     assert found.prefill_utilisation == pytest.approx(run.busy_s / run.ended_s / streams, abs=0.06)
     assert found.batch == pytest.approx(run.in_flight / run.ended_s / streams * layout.dp * layout.pp, rel=0.12)
