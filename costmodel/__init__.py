@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from costmodel.planning.candidates import Limits
     from costmodel.planning.plans import Plan, plan
     from costmodel.reporting import Report, report
-    from costmodel.serving.engines import Service, Speculation, Traffic, serve
+    from costmodel.serving.engines import Speculation, Traffic
     from costmodel.serving.lengths import Lengths
+    from costmodel.serving.services import Service, serve
     from costmodel.sweeping.sweeps import SweepResult, sweep
     from costmodel.timing.estimating import Estimate, estimate, time_pass
     from costmodel.towers import Projector, VisionTower
@@ -102,7 +103,8 @@ _HOME = {
     "planning.candidates": ("Limits",),
     "parallelism": ("Parallel",),
     "planning.plans": ("Plan", "plan"),
-    "serving.engines": ("Service", "Speculation", "Traffic", "serve"),
+    "serving.engines": ("Speculation", "Traffic"),
+    "serving.services": ("Service", "serve"),
     "training.runs": ("Training", "TrainingMemory", "train"),
     "towers": ("Projector", "VisionTower"),
     "validation": ("Validation", "validate"),

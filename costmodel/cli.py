@@ -333,7 +333,7 @@ def serve(
     from costmodel.parallelism import Parallel
     from costmodel.planning.tables import read_speculation, service_tables
     from costmodel.serving.engines import Traffic
-    from costmodel.serving.engines import serve as promise
+    from costmodel.serving.services import serve as promise
 
     chosen = load(model)
     found = promise(

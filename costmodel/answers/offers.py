@@ -16,7 +16,8 @@ from costmodel.planning.deployments import Deployment, _first_token, deployment,
 from costmodel.planning.plans import Plan, plan
 from costmodel.planning.reasons import Why
 from costmodel.scenario import Scenario
-from costmodel.serving.engines import LEVELS, Traffic
+from costmodel.serving.engines import Traffic
+from costmodel.serving.services import LEVELS
 from costmodel.timing.estimating import check_works, formats_of
 
 SHOWN = 10

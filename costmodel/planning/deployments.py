@@ -11,7 +11,8 @@ import numpy as np
 
 from costmodel.parallelism import Parallel
 from costmodel.planning.candidates import MOST_REPLICAS, Array, Candidates, Places, Wanted, candidates, enough, prompt_queue, within
-from costmodel.serving.engines import Mode, Service, serve
+from costmodel.serving.engines import Mode
+from costmodel.serving.services import Service, serve
 from costmodel.timing.estimating import Estimate, estimate, formats_of
 
 Ranked = tuple[Candidates, int, float]

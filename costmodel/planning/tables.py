@@ -10,7 +10,8 @@ from costmodel.errors import CostModelError, shown
 from costmodel.footprint import rows_table
 from costmodel.planning.deployments import Deployment
 from costmodel.planning.plans import Plan
-from costmodel.serving.engines import Service, Speculation, Traffic
+from costmodel.serving.engines import Speculation, Traffic
+from costmodel.serving.services import Service
 from costmodel.tables import Table
 
 PLANNED = {
@@ -72,16 +73,16 @@ def service_tables(found: Service, name: str, *, by_quantity: bool = True) -> li
     values: dict[str, Any] = {
         **{f"ttft_p{level * 100:g}_s": seconds for level, seconds in found.ttft_s.items()},
         "tpot_s": found.tpot_s, "tokens_per_s_per_user": found.tokens_per_s_per_user, "prefill_s": found.prefill_s,
-        "step_s": found.step_s, "transfer_s": found.transfer_s, "batch": found.batch,
-        "utilisation": found.prefill_utilisation, "saturated": found.saturated, "devices": found.devices,
+        "step_s": found.step_s, "transfer_s": found.transfer_s, "batch": found.batch, "places": found.places,
+        "prefill_utilisation": found.prefill_utilisation, "fits": found.fits, "saturated": found.saturated,
+        "most_requests_per_s": found.requests_per_s, "devices": found.devices,
         "input_tokens_per_s_per_device": found.input_tokens_per_s_per_device,
         "output_tokens_per_s_per_device": found.output_tokens_per_s_per_device,
     }  # fmt: skip
     values = {key: _finite(value) for key, value in values.items()}
-    units = {key: "s" for key in values if key.endswith("_s")} | {"utilisation": "share"}
+    units = {key: "s" for key in values if key.endswith("_s") and not key.endswith("_per_s")} | {"prefill_utilisation": "share"}
     title = f"{name} on {found.devices:,} x {found.memory.accelerator.name}, {found.mode}, {traffic_words(found.traffic)}"
-    late = ("requests pile up: give more replicas, or room for more sequences",) if found.saturated else ()
-    remarks = (*late, *found.notes, *SERVICE_REMARKS)
+    remarks = (*found.notes, *SERVICE_REMARKS)
     rows = [{"quantity": key, name: value} for key, value in values.items()] if by_quantity else [values]
     first = Table("service", title, rows, row_units=units if by_quantity else {}, remarks=remarks)
     return [first, Table("memory", "What each device holds", rows_table(found.memory), {"bytes": "bytes", "share": "share"})]

@@ -24,8 +24,9 @@ class Steady:
     """Where decoding settles: `steady_batch` makes it. Floats for plain numbers, else arrays.
 
     `batch`: the sequences of a step as each of them sees it, itself included; `in_flight`: those that decode in the mean over
-    time, one fewer; `step_s`: seconds from one token to the next. Where `saturated` no batch up to the maximum keeps up:
-    the maximum and its step stand, and requests pile up before it.
+    time, one fewer; `step_s`: seconds from one token to the next. Where all places are taken at most times (`batch` is the
+    maximum, and more than a place less are taken in the mean) requests also wait for a place, which no time here counts. Where
+    `saturated` not even full batches keep up: the maximum and its step stand, and requests pile up before it.
     """
 
     batch: Value
@@ -43,7 +44,8 @@ def steady_batch(
     always sees itself. For t = a + b x batch that is exact whatever the outputs' distribution (a shared processor is
     insensitive to it), else the mean stands for the distribution. `step_seconds`: a function of an array of whole
     batches, or a table [..., maximum] of the seconds at batches 1, 2, .... Found by halving over whole batches n, where
-    (n - 1) / t(n) must grow with n, then on the straight line between two of them.
+    (n - 1) / t(n) must grow with n, then on the straight line between two of them. A full batch n keeps up with less than
+    n / t(n) steps a second; near it every step is priced as a full one.
 
     Raises CostModelError for numbers that are not positive.
 
@@ -51,6 +53,8 @@ def steady_batch(
     11.47216035634...
     >>> steady_batch(rate=2.0, steps=255, step_seconds=[0.02, 0.021], maximum=2).saturated
     True
+    >>> steady_batch(rate=0.2, steps=100, step_seconds=[0.02], maximum=1).in_flight  # a place that is taken 40 % of the time
+    0.4
     """
     needed, top = np.asarray(numbers("rate", rate) * numbers("steps", steps)), counts("maximum", maximum)
     seconds = _function(step_seconds) if callable(step_seconds) else _table(step_seconds, top)
@@ -60,7 +64,8 @@ def steady_batch(
     def enough(batch: Array) -> NDArray[np.bool_]:
         return np.asarray(batch - 1 >= needed * seconds(batch))
 
-    saturated, below, above = ~enough(top), np.ones(shape), top
+    full, below, above = ~enough(top), np.ones(shape), top
+    busy = needed * seconds(top)
     while np.any(above - below > 1):
         middle = np.floor((below + above) / 2)
         kept_up = enough(middle)
@@ -68,9 +73,10 @@ def steady_batch(
     first, last = seconds(below), seconds(above)
     # below + y - 1 = needed (first + y (last - first)): the straight line between two neighbours
     short = needed * first - (below - 1)
-    batch = np.where(saturated, top, below + short / np.maximum(1 - needed * (last - first), short))
-    step = np.where(saturated, seconds(top), first + (batch - below) * (last - first))
-    return Steady(plain(batch), plain(np.where(saturated, top, batch - 1)), plain(step), _truth(saturated))
+    batch = np.where(full, top, below + short / np.maximum(1 - needed * (last - first), short))
+    step = np.where(full, seconds(top), first + (batch - below) * (last - first))
+    in_flight = np.where(full, np.minimum(busy, top), batch - 1)
+    return Steady(plain(batch), plain(in_flight), plain(step), _truth(np.asarray(busy >= top)))
 
 
 @dataclass(frozen=True, eq=False)

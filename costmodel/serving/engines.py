@@ -1,7 +1,6 @@
-"""Serving: what engines of a layout promise under traffic. Time to first token with its queue, time per token, tokens a second.
+"""Engines of a layout under traffic: the seconds of their steps and prompts, guesses included.
 
-Two ways: `colocated` engines prefill prompts in pieces beside decoding (continuous batching); `disaggregated` pools prefill and
-decode apart. Everything takes arrays of layouts and batches, so that the planner asks once for all its candidates.
+Everything takes arrays of layouts and batches, so that the planner asks once for all its candidates.
 """
 
 from __future__ import annotations
@@ -17,25 +16,20 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from costmodel.architecture import Architecture
-from costmodel.catalog import Device, Source, as_accelerator, as_architecture
+from costmodel.catalog import as_architecture
 from costmodel.errors import CostModelError, shown
-from costmodel.footprint import DeviceMemory, check_layout, device_memory
+from costmodel.footprint import DeviceMemory, device_memory
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel
-from costmodel.serving.batching import Steady, interleaved, steady_batch
 from costmodel.serving.lengths import Lengths
-from costmodel.serving.queueing import queue
-from costmodel.timing.estimating import STOPS, check_works, formats_of, layout_of, pipelined, stage_balance, stops
+from costmodel.timing.estimating import STOPS, check_works, pipelined, stage_balance, stops
 from costmodel.timing.points import Points
 from costmodel.timing.roofline import Clock, Host, clock
-from costmodel.units import binary_bytes, whole
 from costmodel.workload import Checked, Precision
 
 Array = NDArray[np.float64]
 Mode = Literal["colocated", "disaggregated"]
 MODES: tuple[Mode, ...] = ("colocated", "disaggregated")
-LEVELS = (0.5, 0.9, 0.99)
-"""Of requests: the share that a stated time holds for."""
 CHUNK = 2048
 """Tokens of a prompt that ride on one step of a colocated engine, unless told otherwise. An assumption."""
 PROMPTS, OUTPUTS = 8, 4
@@ -329,110 +323,6 @@ def _single_or_many(timer: Clock, points: Points) -> Array:
     return np.where(one, timer.seconds(single), timer.seconds(many))
 
 
-@dataclass(frozen=True)
-class Service:
-    """What a deployment promises: seconds by level (the share of requests they hold for), tokens a second, use of its engines.
-
-    `tpot_s` is the mean time between tokens, pauses for prompts included; `batch` the sequences that decode in a replica in the
-    mean. Where `saturated`, requests pile up and times are infinite.
-    """
-
-    mode: Mode
-    traffic: Traffic
-    replicas: int
-    prefill_replicas: int
-    devices: int
-    ttft_s: dict[float, float]
-    tpot_s: float
-    prefill_s: float
-    step_s: float
-    transfer_s: float
-    batch: float
-    prefill_utilisation: float
-    saturated: bool
-    memory: DeviceMemory = field(repr=False)
-    notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        """In a line."""
-        first = ", ".join(f"p{100 * level:g} {seconds:.4g} s" for level, seconds in self.ttft_s.items())
-        full = ", saturated" if self.saturated else ""
-        return f"<service of {self.replicas:,} replicas, {self.mode}: TTFT {first}; TPOT {self.tpot_s:.4g} s{full}>"
-
-    @property
-    def tokens_per_s_per_user(self) -> float:
-        """Tokens that a user reads a second."""
-        return 1 / self.tpot_s
-
-    @property
-    def output_tokens_per_s_per_device(self) -> float:
-        """Tokens of output a second over all devices; none where requests pile up."""
-        return 0.0 if self.saturated else self.traffic.requests_per_s * self.traffic.output.mean / self.devices
-
-    @property
-    def input_tokens_per_s_per_device(self) -> float:
-        """Tokens of prompts a second over all devices, those found in the prefix cache included."""
-        return 0.0 if self.saturated else self.traffic.requests_per_s * self.traffic.prompt.mean / self.devices
-
-
-def serve(
-    model: Source,
-    accelerator: Device,
-    traffic: Traffic,
-    parallel: Parallel | None = None,
-    replicas: int = 1,
-    batch: int = 64,
-    precision: str | Precision = "bf16",
-    cache_precision: str = "bf16",
-    mode: Mode = "colocated",
-    prefill: Parallel | None = None,
-    prefill_replicas: int = 1,
-    chunk: int = CHUNK,
-    speculation: Speculation | None = None,
-) -> Service:
-    """What `replicas` of a layout promise under traffic, at most `batch` sequences decoding in each.
-
-    Colocated engines take prompts in pieces of `chunk` tokens beside the sequences that decode. Disaggregated, `prefill` is the
-    layout of the pool that computes prompts (the same unless given), of `prefill_replicas`. Queues: see `queueing`.
-
-    Raises CostModelError for what is unknown or impossible.
-
-    >>> traffic = Traffic(requests_per_s=2, prompt=2048, output=256)
-    >>> found = serve("llama-3.1-8b", "h100-sxm", traffic, batch=128)
-    >>> found.saturated, 0.05 < found.ttft_s[0.5] < 0.2, 0.005 < found.tpot_s < 0.02
-    (False, True, True)
-    """
-    if not isinstance(traffic, Traffic):
-        raise CostModelError(f"traffic got {shown(traffic)}; give a Traffic, such as Traffic(requests_per_s=10)")
-    if mode not in MODES:
-        raise CostModelError(f"mode got {shown(mode)}; give colocated or disaggregated")
-    if speculation is not None and not isinstance(speculation, Speculation):
-        raise CostModelError(
-            f"speculation got {shown(speculation)}; give a Speculation, such as Speculation(tokens=1, acceptance=0.8)"
-        )
-    chosen, device = as_architecture(model), as_accelerator(accelerator)
-    if prefill is not None and mode == "colocated":
-        raise CostModelError("prefill is the layout of a pool of its own; add mode='disaggregated', or leave it out")
-    formats = precision if isinstance(precision, Precision) else formats_of(precision, cache_precision)
-    engine = Engine(chosen, device, formats, traffic, speculation, chunk=whole("chunk", chunk))
-    layout, _ = layout_of(chosen, parallel, None)
-    apart, _ = layout_of(chosen, layout if prefill is None else prefill, None)
-    for each in (layout, apart):
-        check_layout(engine.draft or chosen, Parallel(tp=each.tp))
-    replicas, batch, prefills = whole("replicas", replicas), whole("batch", batch), whole("prefill_replicas", prefill_replicas)
-    if mode == "colocated":
-        found = _colocated(engine, layout, replicas, batch)
-    else:
-        found = _disaggregated(engine, layout, replicas, batch, apart, prefills)
-    return found if found.memory.fits else replace(found, notes=(_too_much(found.memory), *found.notes))
-
-
-def _too_much(memory: DeviceMemory) -> str:
-    """A note where a device has no room for what it should hold: nothing that is promised then holds."""
-    held, room = binary_bytes(memory.used_bytes), binary_bytes(memory.memory_bytes)
-    return f"does not fit: {held} for a device of {room}; spread it over more ranks, take smaller formats or a smaller batch"
-
-
 def with_room(decoding: Any, growth: Any, level: float) -> Array:
     """The places in batches that `decoding` sequences in the mean need, so that a request seldom finds all of them taken.
 
@@ -447,73 +337,3 @@ def with_room(decoding: Any, growth: Any, level: float) -> Array:
     scale, deviations = np.maximum(growth, 1.0), NormalDist().inv_cdf(1 - CROWDED * (1 - level))
     shape = decoding / scale
     return np.asarray(decoding * np.maximum(1 - 1 / (9 * shape) + deviations / (3 * np.sqrt(shape)), 1.0) ** 3)
-
-
-def _crowded(engine: Engine, steady: Steady, most: int, empty: float, streams: int) -> tuple[str, ...]:
-    """A note where requests wait for a place in a batch, which `ttft_s` leaves out."""
-    needed = np.ceil((float(with_room(float(steady.in_flight) * streams, float(steady.step_s) / empty, FULL)) + 1) / streams)
-    if steady.saturated or engine.steps == 0 or needed <= 1.05 * most:
-        return ()
-    return (
-        f"batches fill up at times, and ttft_s leaves out the wait for a place in them; give room for {needed:.0f} sequences "
-        f"on a rank, not {most}, or more replicas",
-    )
-
-
-def _steps(engine: Engine, layout: Layouts, most: int) -> Array:
-    """Seconds of a step of 1 to `most` sequences on a rank, without prompts: a table."""
-    whole_batches = np.unique(np.round(np.geomspace(1, most, 64)))
-    found = engine.step_s(layout[np.zeros(len(whole_batches), dtype=int)], whole_batches)
-    return np.interp(np.arange(1, most + 1), whole_batches, found)
-
-
-def _colocated(engine: Engine, layout: Parallel, replicas: int, batch: int) -> Service:
-    traffic, columns = engine.traffic, Layouts.of(engine.model, [layout])
-    most = max(1, -(-batch // (layout.dp * layout.pp)))
-    table, streams = _steps(engine, columns, most), replicas * layout.dp * layout.pp
-    empty = float(engine.weights_s(columns)[0])
-    tokens, new, weights = traffic.prompts
-
-    def step_seconds(beside: Array, piece: Array, context: Array) -> Array:
-        """A pass of prompt tokens reads the weights anyway: sequences beside it add what they take beyond them."""
-        shape = np.broadcast_shapes(beside.shape, piece.shape)
-        decoding = np.interp(np.maximum(beside, 1), np.arange(1, most + 1), table)
-        if not piece.any():
-            return np.broadcast_to(decoding, shape)
-        alone = engine.pass_s(columns, piece, np.round(context + tokens - new))
-        return np.broadcast_to(alone + np.where(beside > 0, np.maximum(decoding - empty, 0.0), 0.0), shape)
-
-    found = interleaved(traffic.requests_per_s, max(engine.steps, 1e-9), (new, weights), step_seconds, most, engine.chunk, streams)
-    alone, _ = engine.pieces_s(columns)
-    return Service(
-        mode="colocated", traffic=traffic, replicas=replicas, prefill_replicas=0, devices=replicas * layout.devices,
-        ttft_s={level: float(found.ttft_s(level)) for level in LEVELS},
-        tpot_s=np.inf if found.saturated else float(found.decode.step_s) / engine.tokens_per_step,
-        prefill_s=float(alone[0] @ weights), step_s=float(table[-1]), transfer_s=0.0,
-        batch=float(found.decode.in_flight) * layout.dp * layout.pp, prefill_utilisation=float(found.prefill.utilisation),
-        saturated=bool(found.saturated), memory=engine.memory(layout, batch),
-        notes=_crowded(engine, found.decode, most, empty, streams),
-    )  # fmt: skip
-
-
-def _disaggregated(engine: Engine, layout: Parallel, replicas: int, batch: int, apart: Parallel, prefills: int) -> Service:
-    traffic, columns = engine.traffic, Layouts.of(engine.model, [layout])
-    before = Layouts.of(engine.model, [apart])
-    prompts, (_, _, weights) = engine.prompt_s(before), traffic.prompts
-    waiting = queue(traffic.requests_per_s, prompts[0], weights, prefills * apart.dp * apart.pp)
-    most = max(1, -(-batch // (layout.dp * layout.pp)))
-    table = _steps(engine, columns, most)
-    streams = replicas * layout.dp * layout.pp
-    steady = steady_batch(traffic.requests_per_s / streams, max(engine.steps, 1e-9), table, most)
-    moved = float(engine.transfer_s(columns, before)[0])
-    saturated = bool(steady.saturated) or float(waiting.utilisation) >= 1
-    return Service(
-        mode="disaggregated", traffic=traffic, replicas=replicas, prefill_replicas=prefills,
-        devices=replicas * layout.devices + prefills * apart.devices,
-        ttft_s={level: np.inf if saturated else float(waiting.response_s(level)) + moved for level in LEVELS},
-        tpot_s=np.inf if saturated else float(steady.step_s) / engine.tokens_per_step, prefill_s=float(prompts[0] @ weights),
-        step_s=float(table[-1]), transfer_s=moved,
-        batch=float(steady.in_flight) * layout.dp * layout.pp, prefill_utilisation=float(waiting.utilisation),
-        saturated=saturated, memory=engine.memory(layout, batch),
-        notes=_crowded(engine, steady, most, float(engine.weights_s(columns)[0]), streams),
-    )  # fmt: skip

@@ -203,6 +203,76 @@ def queue(rate: ArrayLike, service_s: ArrayLike, weights: ArrayLike | None = Non
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Places:
+    """How long requests wait for a place in the batches of engines that decode: `of` makes it.
+
+    `wait_probability` is the share of arrivals that find every place taken.
+    """
+
+    wait_probability: float
+    tail: _Tail
+
+    @classmethod
+    def of(cls, rate: float, steps: Array, weights: Array, step_s: Array, engines: int) -> Places:
+        """For `rate` requests a second of `steps` decode steps [n], with probabilities [n], before `engines` equal engines.
+
+        `step_s` [places] are the seconds of a step of 1, 2, ... sequences on an engine. The number that decode is a shared
+        processor's (Cohen, Acta Informatica 12, 1979) up to full batches and falls geometrically beyond them, which is exact
+        for exponential outputs; a request that waits does so for the servers of a queue (see `queue`) at full batches.
+
+        >>> one = Places.of(0.5, np.array([99.0]), np.ones(1), np.array([0.01]), 1)
+        >>> round(one.wait_probability, 3)  # the single place is taken 49.5 % of the time
+        0.495
+        """
+        most = len(step_s)
+        places, needed = most * engines, rate * float(steps @ weights)
+        number = np.arange(1, places + 1)
+        seconds = np.interp(np.maximum(number / engines, 1.0), np.arange(1, most + 1), step_s)
+        logs = np.insert(np.cumsum(np.log(needed * seconds / number)), 0, 0.0)
+        shares = np.exp(logs - logs.max())
+        load = needed * float(step_s[-1]) / places
+        if load >= 1:
+            return cls(1.0, _Tail.fitted(np.asarray(np.inf), np.ones(())))
+        beyond = shares[-1] / (1 - load)
+        holds, one = steps * float(step_s[-1]), np.ones(1)
+        moments = [np.asarray(holds**power @ weights)[None] for power in (1, 2, 3)]
+        mean, square = _conditional_wait(load * one, places * one, holds[None], weights, moments)
+        return cls(float(beyond / (shares[:-1].sum() + beyond)), _Tail.fitted(mean, square / mean**2 - 1))
+
+    def before(self, share_beyond: Callable[[Array], ArrayLike], levels: Array) -> Array:
+        """Quantiles [levels] of the wait for a place and of what follows it, of which `share_beyond(t)` gives the tail at t > 0.
+
+        The two are taken as independent; found by halving.
+        """
+        waits, weights = self._points()
+
+        def late(at: Array) -> Array:
+            left = at[:, None] - waits
+            after = np.where(left > 0, share_beyond(np.where(left > 0, left, 1.0)), 1.0)
+            return (1 - self.wait_probability) * np.asarray(share_beyond(at)) + self.wait_probability * (after @ weights)
+
+        low, high = np.full(len(levels), 1e-9), np.full(len(levels), 1.0)
+        while np.any(late(high) > 1 - levels):
+            high = high * 4
+        while np.any(high - low > 1e-9 * high):
+            middle = np.sqrt(low * high)
+            above = late(middle) > 1 - levels
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        return high
+
+    def _points(self) -> tuple[Array, Array]:
+        """Waits of those who wait, and their probabilities: the quantiles in the middle of shares that shrink to the end."""
+        edges = 1 - (1 - np.arange(33) / 32) ** 2
+        shares = 1 - (edges[1:] + edges[:-1]) / 2
+        low, high = np.zeros(32), np.asarray(self.tail.far(shares)) * np.ones(32)
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = self.tail.beyond(middle)[0] > shares
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        return high, np.diff(edges)
+
+
 def _conditional_wait(rho: Array, c: Array, service: Array, weights: Array, moments: list[Array]) -> tuple[Array, Array]:
     """Mean and mean square of the wait of those who wait."""
     first, first_square = _first_residual(service, weights, c)
