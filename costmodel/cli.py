@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from costmodel.errors import CostModelError, excerpt, shown
+from costmodel.errors import CostModelError, shown
+from costmodel.usage import check_once, in_options, typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -225,7 +226,9 @@ def estimate(
     precision: PrecisionOption = "bf16",
     cache_precision: CacheOption = "bf16",
     calibration: Annotated[str, typer.Option(help="A calibration's name or file; the accelerator's own by default.")] = "",
-    launch_us: Annotated[float, typer.Option(help="Microseconds of host time a kernel, where no graph captures them.")] = 0.0,
+    launch_us: Annotated[
+        float, typer.Option(min=0, max=1e8, help="Microseconds of host time a kernel, where no graph captures them.")
+    ] = 0.0,
     form: FormatOption = Format.table,
 ) -> None:
     """Estimate seconds: the first token, each further one, what bounds them, with an interval and every kernel's share."""
@@ -284,11 +287,18 @@ def plan(
     form: FormatOption = Format.table,
 ) -> None:
     """Plan a deployment: which accelerators, how many, how laid out, at what price, and why; or the nearest miss."""
+    from costmodel.files import check_place
     from costmodel.planning.candidates import Limits
     from costmodel.planning.plans import plan as find
     from costmodel.planning.tables import plan_tables, read_precisions, read_prices, read_speculation
     from costmodel.serving.engines import MODES, Traffic
 
+    written = None if report_to is None else _form_of(report_to)
+    if report_to is not None and written is not None:
+        from costmodel.reporting.writing import check_format
+
+        check_format(written.value)
+        check_place(report_to)
     found = find(
         model, on, Traffic(requests_per_s=rate, prompt=prompt, output=output, cached_fraction=cached),
         Limits(ttft_s=ttft, tpot_s=tpot, level=level, devices=devices, nodes=nodes, usd_per_hour=budget),
@@ -297,10 +307,10 @@ def plan(
         speculation=read_speculation(speculate), chunk=chunk, imbalance=imbalance,
     )  # fmt: skip
     emit(plan_tables(found, by_quantity=form in (Format.table, Format.md)), form)
-    if report_to is not None:
+    if report_to is not None and written is not None:
         from costmodel.reporting import Report
 
-        Report.of(found).write(_form_of(report_to).value, report_to)
+        Report.of(found).write(written.value, report_to)
         sys.stderr.write(f"wrote {shown(str(report_to))[1:-1]}\n")
 
 
@@ -406,9 +416,11 @@ def design(
     from costmodel.designing.moves import MIXERS
     from costmodel.designing.search import OBJECTIVE
     from costmodel.designing.search import design as search
-    from costmodel.files import write_text
+    from costmodel.files import check_place, write_text
     from costmodel.units import parse_tokens
 
+    if write is not None:
+        check_place(write[1])
     found = search(
         model, cache or None, parse_tokens(context), batch, flops, params, kind or None, objective or OBJECTIVE, changes,
         cache_precision, hold or None, round_to, mixer or MIXERS,
@@ -559,13 +571,18 @@ def report(
     pdf: Annotated[bool, typer.Option("--pdf/--no-pdf", help="Whether a folder holds a PDF too.")] = True,
 ) -> None:
     """Write a report to send around: one file, or a folder of all formats; for every preset at once with `all`."""
+    from costmodel.files import check_place
     from costmodel.reporting.asking import Asked
+    from costmodel.reporting.writing import check_format
 
     asked = Asked(tuple(models or ()), context, batch, precision, cache_precision, view, on, devices, units, link, calibration)
-    chosen = form or _form_of(out)
     if asked.every:
-        _report_all(asked, chosen, out, pdf)
+        _report_all(asked, form or ReportFormat.md, out, pdf)
         return
+    chosen = _form_of(out, form)
+    if out is not None and chosen not in (ReportFormat.folder, ReportFormat.table):
+        check_format(chosen.value)
+        check_place(out)
     found = asked.report()
     if chosen is ReportFormat.table:
         if out is not None:
@@ -592,10 +609,21 @@ def _report_all(asked: Any, chosen: ReportFormat, out: Path | None, pdf: bool) -
     sys.stderr.write(f"wrote {len(asked.names)} reports to {shown(str(out))[1:-1]}\n")
 
 
-def _form_of(out: Path | None) -> ReportFormat:
-    """The format that a file's ending says; Markdown where it says none."""
-    ending = out.suffix[1:].lower() if out is not None else ""
-    return ReportFormat(ending) if ending in [form.value for form in ReportFormat] else ReportFormat.md
+def _form_of(out: Path | None, form: ReportFormat | None = None) -> ReportFormat:
+    """The format that is asked for, or that a file's ending says; Markdown on stdout.
+
+    Raises CostModelError where an ending says another format, or none says which.
+    """
+    if out is None:
+        return form or ReportFormat.md
+    endings = [each.value for each in ReportFormat if each not in (ReportFormat.folder, ReportFormat.table)]
+    ending = out.suffix[1:].lower()
+    if form is None and ending not in endings:
+        known = ", ".join(f".{each}" for each in endings)
+        raise CostModelError(f"{shown(str(out))} does not say which format; end it in one of {known}, or give --format")
+    if form is not None and form.value in endings and ending in endings and ending != form.value:
+        raise CostModelError(f"--format {form.value} and a file that ends in .{ending} disagree; leave one of them out")
+    return form or ReportFormat(ending)
 
 
 @app.command("import")
@@ -609,8 +637,10 @@ def import_(
     """Import a config.json or GGUF file: which fields were used, ignored and assumed, the parameters, and the size of the files."""
     from costmodel.answers.summary import import_tables
     from costmodel.catalog import as_toml, import_config
-    from costmodel.files import write_text
+    from costmodel.files import check_place, write_text
 
+    if write is not None:
+        check_place(write)
     imported = import_config(config)
     if write is not None:
         write_text(write, as_toml(imported.architecture))
@@ -642,8 +672,10 @@ def calibrate(
     from costmodel.calibration.report import fit_file, scores_tables
     from costmodel.calibration.store import as_json
     from costmodel.catalog import accelerator
-    from costmodel.files import write_text
+    from costmodel.files import check_place, write_text
 
+    if out is not None:
+        check_place(out)
     if table is None:
         if kind or where:
             raise CostModelError("--kind and --where are of a table; give --table FILE.csv, or leave them out to measure here")
@@ -765,16 +797,18 @@ def _flags(settings: dict[str, Any], within: str = "--") -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and exits; a user's mistake is one line on stderr and status 2."""
     prepare_streams()
+    given, group = list(sys.argv[1:] if arguments is None else arguments) or ["--help"], typer.main.get_command(app)
+    options = _options(group, given[0])
     try:
-        status = app(list(sys.argv[1:] if arguments is None else arguments) or ["--help"], standalone_mode=False)
+        check_once(given, {spelling: each.opts[0] for each in options if _is_single(each) for spelling in each.opts})
+        status = group.main(given, "costmodel", standalone_mode=False)
         sys.stdout.flush()
     except CostModelError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {in_options(str(error), {each.name: each.opts[0] for each in options})}\n")
         status = 2
     except USAGE_ERROR as error:
         where = error.ctx.command_path if error.ctx else "costmodel"
-        message = excerpt(error.format_message().replace("Value error, ", "")).rstrip(".")
-        sys.stderr.write(f"error: {message}; see `{where} --help`\n")
+        sys.stderr.write(f"error: {typed(error, given)}; see `{where} --help`\n")
         status = 2
     except OSError as error:  # whoever read stdout has left, or its disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -782,6 +816,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             sys.stderr.write(f"error: the output cannot be written: {error.strerror}\n")
         status = 1
     raise SystemExit(status or 0)
+
+
+def _options(group: Any, command: str) -> list[Any]:
+    """The options of a command; none of what is no command."""
+    params = group.commands[command].params if command in group.commands else []
+    return [each for each in params if each.opts[0].startswith("-")]
+
+
+def _is_single(option: Any) -> bool:
+    return not option.multiple and not option.is_flag
 
 
 USAGE_ERROR: Any = typer.BadParameter.__base__

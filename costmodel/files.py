@@ -35,6 +35,12 @@ def write_bytes(path: Path, content: bytes) -> None:
                 temporary.unlink(missing_ok=True)
 
 
+def check_place(path: Path) -> None:
+    """Raises CostModelError where no file can be written at a path: asked before long work, not after it."""
+    with _told(path), tempfile.NamedTemporaryFile("wb", dir=_ordinary(path).parent, prefix=".costmodel."):
+        pass
+
+
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Writes files, by their paths within a folder, all or none: everything is on disk before the first old file gives way.
 

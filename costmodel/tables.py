@@ -13,13 +13,16 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from textwrap import wrap
+from typing import Any, Literal
 
 from costmodel.units import quantity
 
 Rows = Sequence[dict[str, Any]]
 
 FORMATS = ("table", "json", "csv", "md")
+NARROW, GAP = 20, 3
+"""Characters that a column of texts has on a terminal at least, and those between two columns."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!&$])")
 
 
@@ -162,10 +165,55 @@ def print_tables(tables: Sequence[Table]) -> None:
                 console.print(Text("\n".join(lines)), end="\n\n")
             continue
         header, *body = _cells(table)
-        grid = RichTable(title=Text(clean(table.title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for place, name in enumerate(header):
-            numeric = any(isinstance(value, (int, float)) for row in table.rows for value in list(row.values())[place : place + 1])
-            grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-        for cells in body:
-            grid.add_row(*(Text(cell) for cell in cells))
-        console.print(grid)
+        numeric = _numeric(table)
+        console.print(Text(clean(table.title)))
+        for columns, numbered in _parts(console.width, header, body, numeric):
+            grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+            if numbered:
+                grid.add_column(Text("#"), justify="right")
+            for column in columns:
+                justify: Literal["left", "right"] = "right" if column.place in numeric else "left"
+                grid.add_column(Text(column.heading), justify=justify, overflow="fold", no_wrap=not column.wraps)
+            for number, cells in enumerate(body, 1):
+                grid.add_row(*([str(number)] if numbered else []), *(Text(cells[column.place]) for column in columns))
+            console.print(grid)
+
+
+def _numeric(table: Table) -> set[int]:
+    """The places of columns that hold numbers."""
+    columns = dict.fromkeys(name for row in table.rows for name in row)
+    return {place for place, name in enumerate(columns) if any(isinstance(row.get(name), (int, float)) for row in table.rows)}
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column on a terminal: its heading, over several lines where its cells are narrower, and whether its texts wrap."""
+
+    place: int
+    heading: str
+    wraps: bool
+    least: int
+
+
+def _parts(width: int, header: Sequence[str], body: Sequence[Sequence[str]], numeric: set[int]) -> list[tuple[list[_Column], bool]]:
+    """The columns in as many parts as a width asks for: the first column in each, or the rows' numbers where it does not tell them.
+
+    Numbers and the first column stay on a line; texts wrap between words, not below `NARROW` characters.
+    """
+    every = []
+    for place, name in enumerate(header):
+        cells = max((len(line[place]) for line in body), default=0)
+        wraps = place > 0 and place not in numeric and cells > NARROW
+        room = max(NARROW if wraps else cells, *map(len, name.split() or [""]))
+        every.append(_Column(place, "\n".join(wrap(name, room, break_long_words=False) or [name]), wraps, room))
+    if sum(column.least + GAP for column in every) <= width or len(every) < 2:
+        return [(every, False)]
+    numbered = len({line[0] for line in body}) < len(body)
+    first, others = ([], every) if numbered else (every[:1], every[1:])
+    taken = GAP + len(str(len(body))) if numbered else first[0].least + GAP
+    parts: list[list[_Column]] = [[]]
+    for column in others:
+        if parts[-1] and taken + sum(each.least + GAP for each in [*parts[-1], column]) > width:
+            parts.append([])
+        parts[-1].append(column)
+    return [([*first, *part], numbered) for part in parts]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from datetime import date
 from io import StringIO
 from pathlib import Path
@@ -63,6 +66,22 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Run:
 def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **variables}
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, env=environment, check=False)  # noqa: S603
+
+
+def on_a_terminal(width: int, *arguments: str) -> str:
+    """What a command prints on a terminal so many characters wide, without its colours."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "costmodel", *arguments]
+    environment = os.environ | {"COLUMNS": str(width), "NO_COLOR": "1", "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as child:  # noqa: S603
+        os.close(theirs)
+        told = b""
+        with suppress(OSError):  # the terminal is gone
+            while block := os.read(ours, 65_536):
+                told += block
+    os.close(ours)
+    assert child.returncode == 0
+    return re.sub(r"\x1b\[[0-9;]*m", "", told.decode()).replace("\r\n", "\n")
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -330,6 +349,15 @@ MISTAKES: dict[str, list[str]] = {
     "report without batch": ["report", "gpt2", "-b", "0"],
     "derive without batch": ["derive", "mlp", "-b", "0"],
     "argument to schema": ["schema", "x"],
+    "an option twice": ["serve", "gpt2", "--on", "h100-sxm", "--on", "h200", "--rate", "1"],
+    "an option twice, short and long": ["show", "gpt2", "-b", "1", "--batch=2"],
+    "a report of no format": ["report", "gpt2", "-o", "report.doc"],
+    "a report without an ending": ["report", "gpt2", "-o", "report"],
+    "a report of two formats": ["report", "gpt2", "-f", "html", "-o", "report.md"],
+    "a plan's report of no format": ["plan", "gpt2", "--on", "h100-sxm", "--rate", "1", "--report", "plan.txt"],
+    "a plan's report nowhere": ["plan", "gpt2", "--on", "h100-sxm", "--rate", "1", "--report", "/nowhere/plan.md"],
+    "a design nowhere": ["design", "gpt2", "--write", "1", "/nowhere/design.toml"],
+    "an import nowhere": ["import", "/nowhere/config.json", "--write", "/nowhere/model.toml"],
 }
 
 
@@ -341,6 +369,47 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(capsys: pytest.CaptureFixt
     assert err.endswith("\n")
     assert err[:-1].isprintable()
     assert len(err) < 400
+
+
+def test_mistakes_speak_of_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not of the library's fields and classes."""
+    served = ["serve", "llama-3.1-8b", "--on", "h100-sxm", "--rate"]
+    planned = ["plan", "llama-3.1-8b", "--on", "h100-sxm", "--rate", "1"]
+    for arguments, told in (
+        ([*served, "0"], "error: --rate got 0.0; should be greater than 0"),
+        ([*served, "1", "--cached", "2"], "error: --cached got 2.0; should be less than 1"),
+        ([*served, "1", "--tp", "0"], "error: --tp got 0; should be greater than or equal to 1"),
+        ([*served, "1", "--prompt", "x"], "error: --prompt"),
+        ([*served, "1", "--batch", "many"], "error: --batch got 'many'; give a whole number; see `costmodel serve --help`"),
+        ([*planned, "--ttft", "-1"], "error: --ttft got -1.0"),
+        ([*planned, "--budget", "-1"], "error: --budget got -1.0"),
+        ([*planned, "--mode", "both"], "error: --mode holds 'both'"),
+        (["design", "gpt2", "--changes", "3"], "error: --changes got 3"),
+        (["estimate", "gpt2", "--on", "h100-sxm", "--launch-us", "-1"], "error: Invalid value for '--launch-us'"),
+        (["report", "gpt2", "--units", "MB"], "error: --units got 'MB'"),
+        (
+            ["memory", "deepseek-v3", "--on", "h200", "--mtp", "3"],
+            "error: deepseek-v3 has 1 modules that guess tokens, not 3; give --mtp 1",
+        ),
+    ):
+        status, out, err = run(capsys, *arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith(told), err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of a given width")
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_terminal_breaks_no_name_and_no_number(width: int) -> None:
+    """Columns that do not fit side by side stand below each other, with the names or the rows' numbers in front."""
+    for arguments in (["accelerators"], ["presets"], ["compare", "llama-3.1-8b", "deepseek-v3", "mixtral-8x7b", "kimi-k2"]):
+        shown = on_a_terminal(width, *arguments)
+        assert max(map(len, shown.splitlines())) <= width
+        cells = {name for line in shown.splitlines() for name in line.split("  ")}
+        words = {word.strip() for word in cells}
+        wanted = {"accelerators": cm.accelerators(), "presets": cm.presets()}.get(arguments[0], arguments[1:])
+        assert set(wanted) <= words
+        heading = " ".join(shown.split())
+        assert "usd" in heading if arguments[0] == "accelerators" else "kimi-k2" in heading
 
 
 # processes

@@ -125,9 +125,12 @@ def _scenario(context: int, batch: int, choices: dict[str, Any]) -> Scenario:
 
 
 def check_format(form: object) -> None:
-    """Raises CostModelError for what is no format."""
+    """Raises CostModelError for what is no format, or needs a package that is not installed."""
     if not isinstance(form, str) or form not in FORMATS:
         raise CostModelError(f"no report format {shown(form)}; {did_you_mean(form, FORMATS)}")
+    for package in NEEDS.get(form, ()):
+        if find_spec(package) is None:
+            raise CostModelError(f"{form} needs {package}, which is not installed; run: pip install 'costmodel[report]'")
 
 
 def _check_path(path: object) -> None:
