@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
-from html import escape
 from itertools import cycle, islice
 from typing import Annotated, Any, Self, cast
 
@@ -20,6 +19,7 @@ from costmodel.cost import ONE, Cost, Kept, Weight
 from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import evaluate
 from costmodel.formula import Formula, Term
+from costmodel.frames import facts
 from costmodel.generation import (
     Diffusion,
     PassTerms,
@@ -121,10 +121,8 @@ class Architecture(Quantities, Checked):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: parameters, and the layers by group."""
-        facts = {"parameters": f"{self.params.total:,}", "active": f"{self.params.active:,}"}
-        facts |= {f"{group.count:,} x {group.name}": " + ".join(block.kind for block in group.blocks) for group in self.layers}
-        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(told)}</td></tr>" for name, told in facts.items())
-        return f"<table><caption>{escape(self.title)}</caption>{rows}</table>"
+        groups = {f"{group.count:,} x {group.name}": " + ".join(block.kind for block in group.blocks) for group in self.layers}
+        return facts(self.title, {"parameters": self.params.total, "active": self.params.active} | groups)
 
     reference: tuple[Reference, ...] = ()
 

@@ -20,7 +20,7 @@ from costmodel.importers import MAX_CONFIG_BYTES, Imported, read_config
 from costmodel.importers.hub import fetched, is_hub_name
 from costmodel.importers.stored import INDEX, MAX_INDEX_BYTES
 from costmodel.quantities import Params
-from costmodel.workload import one_line
+from costmodel.workload import Precision, one_line
 
 MAX_FILE_BYTES = 1 << 18
 MAX_DOTS = 300
@@ -31,6 +31,7 @@ KINDS = {
     for part, base in (("mixer", Mixer), ("feed_forward", FeedForward))
 }
 A_FILE = "a TOML file or a config.json"
+A_CONFIG = "a config.json, the folder that holds one, or a GGUF file"
 A_PRESET = "a preset name, a TOML file, a config.json or a GGUF file"
 AN_ACCELERATOR = "an accelerator name (see `costmodel accelerators`) or a TOML file"
 A_CALIBRATION = "a calibration's name (see docs/calibration.md) or its JSON file"
@@ -86,7 +87,7 @@ def load(source: str | os.PathLike[str]) -> Architecture:
     text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise CostModelError(f"load got {shown(source)}; give {A_PRESET}")
-    if text not in presets() and _is_path(text):
+    if text.lower() not in presets() and _is_path(text):
         return import_config(text).architecture if is_hub_name(source) else read(Path(text))
     return preset(text)
 
@@ -98,9 +99,9 @@ def preset(name: str) -> Architecture:
     'GPT-2'
     """
     known = presets()
-    if name not in known:
+    if name.lower() not in known:
         raise CostModelError(_unknown(name, known))
-    return _preset(name)
+    return _preset(name.lower())
 
 
 def accelerator(source: str | os.PathLike[str]) -> Accelerator:
@@ -115,8 +116,8 @@ def accelerator(source: str | os.PathLike[str]) -> Accelerator:
     if not isinstance(text, str):
         raise CostModelError(f"accelerator got {shown(source)}; give {AN_ACCELERATOR}")
     known = accelerators()
-    if text in known:
-        return _accelerator(text)
+    if text.lower() in known:
+        return _accelerator(text.lower())
     if _is_path(text):
         return _read_accelerator(Path(text))
     raise CostModelError(f"no accelerator {shown(text)}; {did_you_mean(text, known)}")
@@ -216,6 +217,14 @@ def read(path: Path) -> Architecture:
     return parse(_text(path, MAX_FILE_BYTES), path.name)
 
 
+def published_precision(source: str | os.PathLike[str]) -> Precision | None:
+    """How the weights of a `config.json` are stored, where it says so; None for presets, TOML files and what it does not say."""
+    text = os.fspath(source)
+    if text.lower() in presets() or not _is_path(text) or text.lower().endswith(".toml"):
+        return None
+    return import_config(text).precision
+
+
 def import_config(source: str | os.PathLike[str]) -> Imported:
     """A Hugging Face `config.json`, the folder that holds one, or a GGUF file as an architecture and what became of each field.
 
@@ -232,15 +241,15 @@ def import_config(source: str | os.PathLike[str]) -> Imported:
     if path.suffix.lower() == ".gguf" and not _is_folder(path):
         from costmodel.importers.gguf import read_gguf
 
-        _check_file(path)
+        _check_file(path, A_CONFIG)
         return read_gguf(path)
     if _is_folder(path):
         if not (path / "config.json").is_file():
-            raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give {A_PRESET}")
+            raise CostModelError(f"{shown(path.name or str(path))} is a folder without config.json; give {A_CONFIG}")
         path = path / "config.json"
-    text, there = _text(path, MAX_CONFIG_BYTES), path.with_name(INDEX)
+    text, there = _text(path, MAX_CONFIG_BYTES, A_CONFIG), path.with_name(INDEX)
     index = _text(there, MAX_INDEX_BYTES) if path.name == "config.json" and there.is_file() else None
-    return read_config(text, f"{path.absolute().parent.name}/{path.name}", index)
+    return read_config(text, f"{path.absolute().parent.name}/{path.name}", index, place=str(path))
 
 
 def _is_folder(path: Path) -> bool:

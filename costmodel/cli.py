@@ -91,7 +91,7 @@ def note(remarks: Iterable[str]) -> None:
         sys.stderr.write(f"note: {clean(remark)}\n")
 
 
-@app.command()
+@app.command(epilog="Example: costmodel presets --format csv")
 def presets(form: FormatOption = Format.table) -> None:
     """List the architectures that come with costmodel."""
     from costmodel.catalog import load
@@ -107,7 +107,7 @@ def presets(form: FormatOption = Format.table) -> None:
     emit([Table("presets", "Presets", rows, {"params_total": "parameters", "params_active": "parameters"})], form)
 
 
-@app.command()
+@app.command(epilog="Example: costmodel show deepseek-v3 --context 128k --precision fp8")
 def show(
     model: ModelArgument,
     context: ContextOption = "128k",
@@ -117,14 +117,16 @@ def show(
     form: FormatOption = Format.table,
 ) -> None:
     """Show what one architecture costs: parameters, cache, FLOPs and bytes."""
-    from costmodel.answers.summary import summary_tables
-    from costmodel.catalog import load
+    from costmodel.answers.summary import published_remarks, summary_tables
+    from costmodel.catalog import load, published_precision
     from costmodel.units import parse_tokens
 
-    emit(summary_tables(load(model), parse_tokens(context), batch, precision, cache_precision), form)
+    chosen = load(model)
+    emit(summary_tables(chosen, parse_tokens(context), batch, precision, cache_precision), form)
+    note(published_remarks(published_precision(model)) if precision == "bf16" else ())
 
 
-@app.command()
+@app.command(epilog="Example: costmodel compare deepseek-v3 kimi-k2 qwen3-next-80b-a3b --context 1M")
 def compare(
     models: Annotated[list[str], typer.Argument(help="Two or more preset names, TOML files or config.json files.")],
     context: ContextOption = "128k",
@@ -143,7 +145,7 @@ def compare(
     emit([comparison_table(chosen, parse_tokens(context), batch, precision, cache_precision, by_quantity=people)], form)
 
 
-@app.command()
+@app.command(epilog="Example: costmodel accelerators --format json")
 def accelerators(form: FormatOption = Format.table) -> None:
     """List the accelerators that come with costmodel: memory, peaks, links, power and price, with their sources."""
     from costmodel.answers.summary import accelerators_table
@@ -151,7 +153,7 @@ def accelerators(form: FormatOption = Format.table) -> None:
     emit([accelerators_table(notes=form in (Format.json, Format.csv))], form)
 
 
-@app.command()
+@app.command(epilog="Example: costmodel capacity llama-3.1-70b --on h100-sxm --devices 4 --precision fp8")
 def capacity(
     models: Annotated[list[str], typer.Argument(help="Preset names or TOML files.")],
     on: OnOption,
@@ -173,7 +175,7 @@ def capacity(
     emit([capacity_table(models, accelerator(on), devices, *asked, by_quantity=people)], form)
 
 
-@app.command()
+@app.command(epilog="Example: costmodel memory deepseek-v3 --on h200 --tp 8 --ep 8 --batch 32 --context 8k --precision fp8")
 def memory(
     model: ModelArgument,
     on: OnOption,
@@ -207,7 +209,7 @@ def memory(
     emit(memory_tables(held, by_quantity=form in (Format.table, Format.md)), form)
 
 
-@app.command()
+@app.command(epilog="Example: costmodel estimate llama-3.1-8b --on h100-sxm --batch 16 --prompt 4k --output 256")
 def estimate(
     model: ModelArgument,
     on: OnOption,
@@ -258,7 +260,7 @@ SpeculateOption = Annotated[
 ChunkOption = Annotated[int, typer.Option(help="Tokens of a prompt that ride on one decode step of a colocated engine.")]
 
 
-@app.command()
+@app.command(epilog="Example: costmodel plan llama-3.1-8b --on h100-sxm --on l40s --rate 2 --ttft 1 --tpot 0.05")
 def plan(
     model: ModelArgument,
     on: Annotated[list[str], typer.Option(help="An accelerator (see `costmodel accelerators`) or a TOML file; may be repeated.")],
@@ -314,7 +316,7 @@ def plan(
         sys.stderr.write(f"wrote {shown(str(report_to))[1:-1]}\n")
 
 
-@app.command()
+@app.command(epilog="Example: costmodel serve llama-3.1-8b --on h100-sxm --rate 2 --prompt p50=900,p90=4000 --output 256")
 def serve(
     model: ModelArgument,
     on: OnOption,
@@ -355,7 +357,7 @@ def serve(
     emit(service_tables(found, chosen.name, by_quantity=form in (Format.table, Format.md)), form)
 
 
-@app.command()
+@app.command(epilog="Example: costmodel sweep gemma-3-27b cache_bytes --grid context=1k..1M:log:5 --grid batch=1,8")
 def sweep(
     model: ModelArgument,
     quantity: Annotated[str, typer.Argument(help="Quantities, with commas between: cache_bytes, prefill_flops, params.total ...")],
@@ -390,7 +392,7 @@ def sweep(
         sys.stderr.write(f"wrote {shown(str(out))[1:-1]}: {found.points:,} points\n")
 
 
-@app.command()
+@app.command(epilog="Example: costmodel design llama-3.1-8b --cache 4GiB --context 128k")
 def design(
     model: ModelArgument,
     cache: Annotated[str, typer.Option(help="Most bytes of cache: 16GiB, 16GB; no limit by default.")] = "",
@@ -432,7 +434,7 @@ def design(
         sys.stderr.write(f"wrote {shown(str(write[1]))[1:-1]}\n")
 
 
-@app.command()
+@app.command(epilog="Example: costmodel train deepseek-v3 --on h800 --devices 2048 --tokens 14.8T --mfu 0.39")
 def train(
     model: ModelArgument,
     on: OnOption,
@@ -475,7 +477,7 @@ def train(
     emit(training_tables(found, by_quantity=form in (Format.table, Format.md)), form)
 
 
-@app.command()
+@app.command(epilog="Example: costmodel diff llama-3.1-8b qwen3-8b")
 def diff(
     a: ModelArgument,
     b: ModelArgument,
@@ -521,7 +523,7 @@ FAMILY_NAMES = (
 """Written out, so that `--help` derives nothing; a test compares them with the families."""
 
 
-@app.command()
+@app.command(epilog="Example: costmodel derive mla --preset deepseek-v3")
 def derive(
     family: Annotated[str, typer.Argument(help=f"A family: {', '.join(FAMILY_NAMES)}.")],
     preset: Annotated[str, typer.Option(help="The preset whose numbers are filled in; by default one that has the family.")] = "",
@@ -549,7 +551,7 @@ class ReportFormat(StrEnum):
     table = "table"
 
 
-@app.command()
+@app.command(epilog="Example: costmodel report deepseek-v3 --out deepseek-v3.html")
 def report(
     models: Annotated[
         list[str] | None, typer.Argument(help="A preset name, a file, several to compare, or `all`: a report for each preset.")
@@ -626,7 +628,7 @@ def _form_of(out: Path | None, form: ReportFormat | None = None) -> ReportFormat
     return form or ReportFormat(ending)
 
 
-@app.command("import")
+@app.command("import", epilog="Example: costmodel import path/to/config.json --write mine.toml")
 def import_(
     config: Annotated[
         str, typer.Argument(help="A Hugging Face config.json, the folder that holds it, a GGUF file, or a model's name on the hub.")
@@ -649,14 +651,14 @@ def import_(
         sys.stderr.write(f"wrote {shown(str(write))[1:-1]}\n")
 
 
-@app.command()
+@app.command(epilog="Example: costmodel calibrate --quick")
 def calibrate(
     device: Annotated[str, typer.Option(help="What to measure here: cpu or cuda (cuda:1 ...).")] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer points: a minute, not several.")] = False,
     table: Annotated[Path | None, typer.Option(help="Fit this CSV file of measured kernels instead, one row a point.")] = None,
     kind: Annotated[str, typer.Option(help="The table's class: gemm, prefill_attention, decode_attention, moe or allreduce.")] = "",
     on: Annotated[
-        str, typer.Option("--accelerator", "-a", help="Whose peaks (see `costmodel accelerators`); needed for a table.")
+        str, typer.Option("--on", "--accelerator", "-a", help="Whose peaks (see `costmodel accelerators`); needed for a table.")
     ] = "",
     points: Annotated[int, typer.Option(help="Rows of a table to fit; all the others are scored.")] = 40,
     seed: Annotated[int, typer.Option(help="Which point the choice of rows, or of shapes, starts at.")] = 0,
@@ -689,7 +691,7 @@ def calibrate(
             fitted = measure(device, on or None, quick, dtype, seed, written, follow)
     else:
         if not kind or not on:
-            raise CostModelError("a table needs --kind and --accelerator; see docs/calibration.md")
+            raise CostModelError("a table needs --kind and --on, such as --kind gemm --on h100-sxm")
         fitted = fit_file(table, kind, accelerator(on), points, seed, dtype or "bf16", time_unit, where or ())
         if out is not None:
             write_text(out, as_json(fitted))
@@ -699,12 +701,12 @@ def calibrate(
         sys.stderr.write(f"wrote {shown(str(out))[1:-1]}\n")
 
 
-@app.command()
+@app.command(epilog="Example: costmodel validate --quick")
 def validate(
     device: Annotated[str, typer.Option(help="What to run on: cpu or cuda (cuda:1 ...).")] = "cpu",
     calibration: Annotated[str, typer.Option(help="A calibration's name or file; by default kernels are measured beside.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer points and layers: a minute.")] = False,
-    on: Annotated[str, typer.Option("--accelerator", "-a", help="Whose peaks; by default the device's own name.")] = "",
+    on: Annotated[str, typer.Option("--on", "--accelerator", "-a", help="Whose peaks; by default the device's own name.")] = "",
     seed: Annotated[int, typer.Option(help="Which shapes of kernels are measured.")] = 0,
     form: FormatOption = Format.table,
 ) -> None:
@@ -743,7 +745,7 @@ def _bar(doing: str = "measuring") -> Iterator[Callable[[int, int], None]]:
         yield lambda taken, expected: progress.update(task, completed=taken, total=expected)
 
 
-@app.command()
+@app.command(epilog="Example: costmodel schema --format md")
 def schema(form: FormatOption = Format.json) -> None:
     """Print the JSON Schema of an architecture file (json), or its fields as a list."""
     from costmodel.answers.summary import schema_table
@@ -756,11 +758,16 @@ def schema(form: FormatOption = Format.json) -> None:
         emit([schema_table()], form)
 
 
-@app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    "app",
+    epilog="Example: costmodel app --server.port=8502",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def dashboard(context: typer.Context) -> None:
     """Open the dashboard in a browser (needs streamlit: the extra called app).
 
-    Further options go to streamlit, such as --server.port=8502 or --server.headless=true.
+    It listens on this machine alone. Further options go to streamlit, such as --server.port=8502, --server.headless=true, or
+    --server.address=0.0.0.0 for others to reach it.
     """
     import subprocess
     from importlib.util import find_spec
@@ -768,9 +775,12 @@ def dashboard(context: typer.Context) -> None:
     from costmodel.catalog import bundled
     from costmodel.errors import CostModelError
 
+    if context.args and not context.args[0].startswith("-"):
+        raise CostModelError(f"app takes no argument, not {shown(context.args[0])}; give options of streamlit, or nothing")
     if find_spec("streamlit") is None:
         raise CostModelError("the dashboard needs streamlit, which is not installed; run: pip install 'costmodel[app]'")
-    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), *app_flags(), *(context.args)]
+    flags = [*app_flags(), "--server.address=localhost", *context.args]
+    command = [sys.executable, "-m", "streamlit", "run", str(bundled("app.py")), *flags]
     if os.name == "posix":  # signals and status are streamlit's own then
         os.execv(sys.executable, command)  # noqa: S606 - no text of a user's but options for streamlit
     raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from costmodel.architecture import Architecture
 from costmodel.blocks import AnyFeedForward, AnyMixer, Norm
 from costmodel.catalog import Source, as_architecture, as_architectures
+from costmodel.errors import CostModelError
 from costmodel.frames import frame
 from costmodel.layers import LayerGroup
 from costmodel.towers import VisionTower
@@ -47,6 +48,8 @@ def compare(
     >>> list(table["cache_bytes"])
     [9210691584, 9210691584]
     """
+    if not models:
+        raise CostModelError("compare got no models; give one or more, such as ['deepseek-v3', 'kimi-k2']")
     return frame(comparison_rows(models, context, batch, precision, cache_precision))
 
 

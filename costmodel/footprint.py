@@ -21,6 +21,7 @@ from costmodel.cost import ONE, TWO, ZERO, lower
 from costmodel.errors import CostModelError, shown
 from costmodel.evaluate import walk_floats
 from costmodel.formula import MAX_INPUT, Formula, Term
+from costmodel.frames import facts
 from costmodel.hardware import Accelerator
 from costmodel.memory import LADDER
 from costmodel.ops import Op
@@ -292,6 +293,12 @@ class DeviceMemory:
         """In a line: the rows behind it are in `rows`."""
         of = f"{binary_bytes(self.used_bytes)} of {binary_bytes(self.memory_bytes)}"
         return f"<memory of {self.demand.model.name} on {self.accelerator.name}, {self.layout.name}: {of} a device>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the rows, and what is left."""
+        rows = {name: binary_bytes(size) for name, size in self.rows.items()}
+        of = {"of": binary_bytes(self.memory_bytes), "fits": self.fits}
+        return facts(f"{self.demand.model.name} on {self.accelerator.name}, {self.layout.name}, each device", rows | of)
 
     @property
     def memory_bytes(self) -> int:

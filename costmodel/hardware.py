@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from costmodel.errors import CostModelError, did_you_mean, shown
+from costmodel.frames import facts
+from costmodel.units import binary_bytes
 from costmodel.workload import Checked, Name, Text
 
 MAX_MEMORY_BYTES = 10**15
@@ -83,6 +85,20 @@ class Accelerator(Checked):
 
     def __hash__(self) -> int:  # a dict has none
         return hash((self.name, self.memory_bytes, self.source))
+
+    def __repr__(self) -> str:
+        """In a line: every field is in `model_dump()`."""
+        return f"<accelerator {self.name}: {self.title}, {binary_bytes(self.memory_bytes)}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        told = self.model_dump(
+            exclude={"name", "title", "source", "notes", "assumed", "peak_flops_per_s", "price"}, exclude_none=True
+        )
+        peaks = {f"peak_flops_per_s, {name}": peak for name, peak in self.peak_flops_per_s.items()}
+        return facts(self.title, told | peaks | ({"usd_per_hour": self.price.usd_per_hour} if self.price else {}))
 
     @field_validator("assumed")
     @classmethod

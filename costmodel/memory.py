@@ -11,8 +11,9 @@ from costmodel.architecture import Architecture
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture, as_architectures
 from costmodel.crossings import largest
 from costmodel.formula import MAX_INPUT, Formula
+from costmodel.frames import facts
 from costmodel.hardware import Accelerator
-from costmodel.units import whole
+from costmodel.units import binary_bytes, whole, workload
 from costmodel.workload import Precision
 
 LADDER = (("bf16", "bf16"), ("bf16", "fp8"), ("fp8", "bf16"), ("fp8", "fp8"), ("int4", "bf16"), ("int4", "fp8"))
@@ -44,6 +45,13 @@ class Capacity:
     most_sequences: int | None
     fewest_devices: int
     loosest: tuple[str, str] | None
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        sizes = {"weights": self.weight_bytes, "cache": self.cache_bytes, "memory": self.memory_bytes}
+        found = {name: getattr(self, name) for name in ("fits", "longest_context", "most_sequences", "fewest_devices")}
+        title = f"{self.model} on {self.devices:,} x {self.accelerator}, {workload(self.batch, self.context)}"
+        return facts(title, {name: binary_bytes(size) for name, size in sizes.items()} | found)
 
     @property
     def free_bytes(self) -> int:

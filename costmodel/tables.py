@@ -206,6 +206,9 @@ def _parts(width: int, header: Sequence[str], body: Sequence[Sequence[str]], num
         wraps = place > 0 and place not in numeric and cells > NARROW
         room = max(NARROW if wraps else cells, *map(len, name.split() or [""]))
         every.append(_Column(place, "\n".join(wrap(name, room, break_long_words=False) or [name]), wraps, room))
+    widest = [max(len(line[place]) for line in [header, *body]) for place in range(len(header))]
+    if sum(each + GAP for each in widest) <= width:
+        return [([_Column(place, name, False, widest[place]) for place, name in enumerate(header)], False)]
     if sum(column.least + GAP for column in every) <= width or len(every) < 2:
         return [(every, False)]
     numbered = len({line[0] for line in body}) < len(body)

@@ -175,7 +175,7 @@ def parse_count(text: str) -> int:
     raise CostModelError(f"{shown(text)} is no count; give a whole number such as 300B, 14.8T or 1_000_000")
 
 
-_BYTES = re.compile(r"([0-9]+(?:[_,][0-9]+)*)(?:\.([0-9]{1,12}))?\s*(?:([kKMGTPE]i?)?B)?", re.ASCII)
+_BYTES = re.compile(r"([0-9]+(?:[_,][0-9]+)*)(?:\.([0-9]{1,12}))?\s*(?:([kmgtpe]i?)?b)?", re.ASCII | re.IGNORECASE)
 
 
 def parse_bytes(text: str) -> int:
@@ -183,13 +183,13 @@ def parse_bytes(text: str) -> int:
 
     A part of a byte is left out. Raises CostModelError for anything else.
 
-    >>> parse_bytes("16GiB"), parse_bytes("16 GB"), parse_bytes("1_024")
+    >>> parse_bytes("16GiB"), parse_bytes("16 gb"), parse_bytes("1_024")
     (17179869184, 16000000000, 1024)
     """
     match = _BYTES.fullmatch(text.strip()) if isinstance(text, str) and len(text) < 64 else None
     if match:
         whole, decimals, prefix = match.groups()
-        name = (prefix or "").replace("k", "K")
+        name = (prefix or "").upper().replace("I", "i")
         scale = 1024 ** BINARY.index(name) if name.endswith("i") else 1000 ** DECIMAL.index(name.replace("K", "k"))
         value = Fraction(f"{whole.replace('_', '').replace(',', '')}.{decimals or 0}") * scale
         if value >= 1:
@@ -208,4 +208,8 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     number: Any = value if isinstance(value, Real) and not isinstance(value, bool) else -1
     if least <= number <= MAX_WHOLE and number == int(number):
         return int(number)
-    raise CostModelError(f"{name} got {shown(value)}; give a whole number from {least} to {MAX_WHOLE}")
+    try:
+        meant = f", such as {parse_tokens(value)}"
+    except CostModelError:
+        meant = ""
+    raise CostModelError(f"{name} got {shown(value)}; give a whole number from {least} to {MAX_WHOLE}{meant}")

@@ -10,8 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from functools import cache
-from typing import Annotated, Any, Literal, Self
+from functools import cache, reduce
+from inspect import Signature, signature
+from operator import or_
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 from sympy import Expr, Integer, Rational, ceiling
@@ -124,6 +127,11 @@ ELEMENT_BYTES: dict[str, Expr] = {"fp32": Integer(4), "fp16": Integer(2), "bf16"
 PACKED_MLA = "fp8_ds_mla"
 """DeepSeek's packed latent: d_c bytes of fp8, one fp32 scale for each 128 of them, the rope key in bf16 (656 bytes in V3.2)."""
 EXPERTS_ONLY = ("mxfp4",)
+ALIASES = {
+    "float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16", "bfloat16": "bf16", "float8_e4m3fn": "fp8",
+    "fp8_e4m3": "fp8", "e4m3": "fp8",
+}  # fmt: skip
+"""What torch and servers call these formats."""
 
 Role = str | int | float | Fraction
 _LETTERED: dict[str, Expr] = {
@@ -142,13 +150,35 @@ class Checked(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, *unnamed: Any, **fields: Any) -> None:
+        if unnamed:
+            known = ", ".join(type(self).model_fields)
+            raise CostModelError(f"{type(self).__name__} takes its fields by name, not {shown(unnamed[0])} alone; they are {known}")
         try:
             super().__init__(**fields)
         except ValidationError as error:
             raise CostModelError(one_line(error, type(self), f"{type(self).__name__}: ")) from None
 
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # inside another model pydantic checks the fields itself
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Has `help` show types without their limits: those are said in errors."""
+        super().__pydantic_init_subclass__(**options)
+        fields = [
+            each.replace(annotation=_bare(each.annotation)) for each in signature(cls).parameters.values() if each.name != "unnamed"
+        ]
+        cls.__signature__ = Signature(fields)
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+def _bare(kind: Any) -> Any:
+    """A type without the limits that it is annotated with."""
+    if get_origin(kind) is Annotated:
+        return _bare(get_args(kind)[0])
+    return reduce(or_, map(_bare, get_args(kind))) if get_origin(kind) in (Union, UnionType) else kind
 
 
 class Precision(BaseModel):
@@ -232,10 +262,10 @@ def _checked(role: str, value: object) -> Role | None:
         return None
     if isinstance(value, str):
         known = _known(role)
-        lower = {name.lower(): name for name in known}
-        if value.lower() not in lower:
+        lower, asked = {name.lower(): name for name in known}, ALIASES.get(value.lower(), value.lower())
+        if asked not in lower:
             raise CostModelError(f"{role} cannot be stored as {shown(value)}; {did_you_mean(value, known)}")
-        return lower[value.lower()]
+        return lower[asked]
     value = _plain_number(value)
     if isinstance(value, (int, float, Fraction)) and not isinstance(value, bool) and 0 < value <= MAX_ELEMENT_BYTES:
         return Fraction(str(value)) if isinstance(value, float) else value  # 0.3 as it is written

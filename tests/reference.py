@@ -187,12 +187,12 @@ def first_paragraph(value: Any) -> str:
 
 def commands() -> str:
     """Every command: its help, its arguments and options with what they are without being said."""
-    told = {each.name or each.callback.__name__: each.callback for each in app.registered_commands if each.callback}
+    told = {each.name or each.callback.__name__: each for each in app.registered_commands if each.callback}
     intro = f"# Commands\n\n`costmodel COMMAND`, or `python -m costmodel COMMAND`. {app.info.help} {MADE}\n"
-    return "\n".join([intro, *(_command(name, function) for name, function in sorted(told.items()))])
+    return "\n".join([intro, *(_command(name, each.callback, each.epilog or "") for name, each in sorted(told.items()))])
 
 
-def _command(name: str, function: Any) -> str:
+def _command(name: str, function: Any, epilog: str) -> str:
     """Read from the function's annotations: what a terminal shows depends on its width."""
     asked = [(each, _told(each)) for each in inspect.signature(function, eval_str=True).parameters.values()]
     known = [(each, info) for each, info in asked if info is not None]
@@ -200,6 +200,7 @@ def _command(name: str, function: Any) -> str:
     rows = [(_names(each, info), _default_of(each), info.help or "") for each, info in known]
     parts = [f"## {name}", f"```text\n{' '.join(['costmodel', name, *usage, '[OPTIONS]'])}\n```"]
     parts.append(" ".join(inspect.cleandoc(function.__doc__).split()))
+    parts.append(f"{epilog.replace(': ', ': `', 1)}`")
     return "\n\n".join([*parts, *([table(("Argument or option", "By default", "Meaning"), rows)] if rows else [])]) + "\n"
 
 

@@ -83,11 +83,17 @@ def changed(name: str, changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("asked", "meant"),
-    [("deepsek-v3", "deepseek-v3"), ("DeepSeek-V3", "deepseek-v3"), ("llama-3.1-8B", "llama-3.1-8b"), ("gpt-2", "gpt2"),
+    [("deepsek-v3", "deepseek-v3"), ("DeepSek-V3", "deepseek-v3"), ("llama-3.1-8C", "llama-3.1-8b"), ("gpt-2", "gpt2"),
      ("qwen3-8", "qwen3-8b"), ("mixtral", "mixtral-8x7b"), ("gpt2-larg", "gpt2-large")],
 )  # fmt: skip
 def test_unknown_names_suggest_the_nearest(asked: str, meant: str) -> None:
     refused(lambda: cm.load(asked), repr(asked), f"did you mean {meant}?")
+
+
+def test_names_are_found_in_any_case() -> None:
+    assert cm.load("DeepSeek-V3") is cm.load("deepseek-v3")
+    assert cm.accelerator("H200") is cm.accelerator("h200")
+    assert cm.Precision(weights="float16", cache="BFloat16") == cm.Precision(weights="fp16", cache="bf16")
 
 
 @pytest.mark.parametrize("name", ["gpt-5", "GPT-5", "gpt-4o", "claude-opus", "gemini-3", "grok-4"])

@@ -21,7 +21,7 @@ from jsonschema import Draft202012Validator
 
 import costmodel as cm
 from costmodel.catalog import bundled
-from costmodel.cli import main
+from costmodel.cli import app, main
 from costmodel.comparison import comparison_rows, diff_rows
 
 FORMATS = ("table", "json", "csv", "md")
@@ -269,6 +269,37 @@ def test_help_is_printed(capsys: pytest.CaptureFixture[str], command: str) -> No
     assert "Usage" in out
 
 
+CONFIG = Path(__file__).parent / "configs" / "deepseek-v3.json"
+SLOW_EXAMPLES = ("app", "calibrate", "validate")
+EXAMPLES = [each.epilog.removeprefix("Example: costmodel ").split() for each in app.registered_commands if each.epilog]
+
+
+def test_every_command_has_an_example() -> None:
+    assert len(EXAMPLES) == len(app.registered_commands)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example[0])
+def test_examples_of_help_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: list[str]
+) -> None:
+    if example[0] in SLOW_EXAMPLES:
+        pytest.skip("starts a server, or measures for a minute")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "path/to").mkdir(parents=True)
+    (tmp_path / "path/to/config.json").write_bytes(CONFIG.read_bytes())
+    status, out, err = run(capsys, *example)
+    assert status == 0, err
+    assert out or any(tmp_path.glob("*.*"))
+
+
+def test_a_config_whose_weights_are_stored_otherwise_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """Costs are in bf16 unless a precision is chosen, and DeepSeek-V3 is published in fp8."""
+    config = str(CONFIG)
+    assert "published weights are fp8" in run(capsys, "show", config)[2]
+    assert "published weights are" not in run(capsys, "show", config, "--precision", "fp8")[2]
+    assert "published weights are" not in run(capsys, "show", "gpt2")[2]
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"costmodel {cm.__version__}\n", "")
 
@@ -349,6 +380,7 @@ MISTAKES: dict[str, list[str]] = {
     "report without batch": ["report", "gpt2", "-b", "0"],
     "derive without batch": ["derive", "mlp", "-b", "0"],
     "argument to schema": ["schema", "x"],
+    "argument to the dashboard": ["app", "extra"],
     "an option twice": ["serve", "gpt2", "--on", "h100-sxm", "--on", "h200", "--rate", "1"],
     "an option twice, short and long": ["show", "gpt2", "-b", "1", "--batch=2"],
     "a report of no format": ["report", "gpt2", "-o", "report.doc"],

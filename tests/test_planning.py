@@ -327,7 +327,8 @@ def test_the_service_of_the_best_keeps_the_limits(rate: float, ttft: float, tpot
     best = small(limits, Traffic(requests_per_s=rate, prompt=3000, output=300), precisions=[pair]).best
     if best is not None:
         assert not best.service.saturated
-        assert best.service.ttft_s[level] <= best.ttft_s * 1.001 <= ttft * 1.001
+        assert best.service.ttft_s[level] <= best.ttft_s * 1.01  # it counts the few that wait for a place in a batch
+        assert best.ttft_s <= ttft
         assert best.service.tpot_s <= best.tpot_s * 1.03
         assert best.service.memory.used_bytes == best.memory_bytes
         assert best.service.devices == best.devices

@@ -118,6 +118,9 @@ def test_answers_print_in_a_line() -> None:
         assert len(repr(each)) < 300
         assert "\n" not in repr(each)
     assert "TPOT" in repr(cm.estimate("gpt2", "l4"))
+    shown = (plan.best, estimate, held, run, service, swept, cm.capacity(model, "l4"), cm.accelerator("l4"))
+    for each in shown:
+        Tree(f"<div>{each._repr_html_()}</div>")
     assert "<table" in plan._repr_html_()
     assert "<table" in designs._repr_html_()
     assert "<table" in model._repr_html_()

@@ -323,6 +323,7 @@ def test_more_mistakes() -> None:
         (lambda: serve("llada-8b", "h100-sxm", TRAFFIC), "denoises whole blocks"),
         (lambda: serve("trm-sudoku", "h100-sxm", TRAFFIC), "writes no text"),
         (lambda: serve("llama-3.1-8b", "h100-sxm", TRAFFIC, prefill=cm.Parallel()), "disaggregated"),
+        (lambda: serve("llama-3.1-8b", "h100-sxm", TRAFFIC, prefill_replicas=2), "disaggregated"),
         (lambda: Traffic(requests_per_s=1, promt=3), "did you mean prompt"),
     ):
         with pytest.raises(cm.CostModelError, match=told):

@@ -20,7 +20,7 @@ from costmodel.memory import LADDER, capacity_rows
 from costmodel.tables import Table
 from costmodel.training.held import RECOMPUTE
 from costmodel.units import workload
-from costmodel.workload import Pass, Phase, Role
+from costmodel.workload import Pass, Phase, Precision, Role
 
 if TYPE_CHECKING:
     from costmodel.timing.estimating import Estimate
@@ -259,6 +259,14 @@ def columns(names: Sequence[str]) -> list[str]:
     return [f"{name} ({place})" if name in taken[:place] else name for place, name in enumerate(names, 1)]
 
 
+def published_remarks(stored: Precision | None) -> tuple[str, ...]:
+    """What a reader of costs in bf16 should know of a checkpoint that is stored otherwise."""
+    if stored is None or {stored.weights, stored.experts} == {"bf16"}:
+        return ()
+    told = f"published weights are {_form(stored.weights)}, experts {_form(stored.experts)}"
+    return (f"{told}; costs are in bf16 unless a precision is chosen",)
+
+
 def import_tables(imported: Imported) -> list[Table]:
     """What `costmodel import` answers: what became of each field of a config, and the parameters."""
     told = {"used": imported.used, "ignored": imported.ignored, "assumed": imported.assumed}
@@ -267,9 +275,7 @@ def import_tables(imported: Imported) -> list[Table]:
     params = {f"params.{name}": value for name, value in model.params.as_dict().items()}
     rows = [{"quantity": name, "value": value} for name, value in params.items()]
     remarks = model.notes + imported.remarks
-    if stored is not None:
-        told_stored = f"published weights are {_form(stored.weights)}, experts {_form(stored.experts)}"
-        remarks += (f"{told_stored}; costs are in bf16 unless a precision is chosen",)
+    remarks += published_remarks(stored)
     tables = [
         Table("fields", f"Fields of {model.title}", fields, remarks=remarks),
         Table("parameters", "Parameters", rows, row_units=dict.fromkeys(params, "parameters")),

@@ -44,8 +44,8 @@ class Imported:
     remarks: tuple[str, ...] = ()
 
 
-def read_config(text: str, name: str, index: str | None = None, repository: str = "") -> Imported:
-    """The architecture that a `config.json` describes; `name`, a file's, names it and stands in errors.
+def read_config(text: str, name: str, index: str | None = None, repository: str = "", place: str = "") -> Imported:
+    """The architecture that a `config.json` describes; `name`, a file's, names it, and `place` (or the name) stands in errors.
 
     `index` is the text of a `model.safetensors.index.json`: the size it states is compared with ours. `repository` is the
     model's name where it was published, if known; else the config may say it.
@@ -62,7 +62,7 @@ def read_config(text: str, name: str, index: str | None = None, repository: str 
     >>> dict(tiny.assumed)["num_key_value_heads"]
     4
     """
-    where = shown(name)[1:-1]
+    where = shown(place or name)[1:-1]
     config = _object(text, where)
     found = read_fields(config, name, where, repository=repository)
     if index is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.frames import facts
 from costmodel.parallelism import Parallel
 from costmodel.planning.candidates import MOST_REPLICAS, Array, Candidates, Places, Wanted, candidates, enough, prompt_queue, within
 from costmodel.serving.engines import Mode
@@ -68,6 +69,16 @@ class Deployment:
     kwh_per_mtok_out: float | None
     binds: str
     _asked: Any = field(repr=False, compare=False, default=None)
+
+    def __repr__(self) -> str:
+        """In a line: all of it is in `row`."""
+        what = f"{self.model} on {self.devices:,} x {self.accelerator}, {self.mode}, {self.layout.name} x {self.replicas:,}"
+        price = "" if self.usd_per_hour is None else f", {self.usd_per_hour:,.2f} dollars an hour"
+        return f"<deployment of {what}: TTFT {self.ttft_s:.4g} s, TPOT {self.tpot_s:.4g} s{price}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return facts(self.model, self.row)
 
     @property
     def tokens_per_s_per_user(self) -> float:

@@ -35,7 +35,7 @@ PLAN_REMARKS = (
     "prompts included; both at full use",
     "usd_per_mtok_in and usd_per_mtok_out: each the part of the devices' time that it takes",
 )
-SERVICE_REMARKS = ("ttft_p50_s, ttft_p90_s and ttft_p99_s hold for that share of requests, queue included; docs/queueing.md",)
+SERVICE_REMARKS = ("ttft_p50_s, ttft_p90_s and ttft_p99_s hold for that share of requests, queue included",)
 
 
 def plan_tables(found: Plan, *, by_quantity: bool = True) -> list[Table]:
@@ -95,7 +95,8 @@ def traffic_words(traffic: Traffic) -> str:
     '10 requests a second of 4096 tokens in and 1024 out'
     """
     found = f", {traffic.cached_fraction:.0%} of prompts cached" if traffic.cached_fraction else ""
-    return f"{traffic.requests_per_s:g} requests a second of {traffic.prompt} tokens in and {traffic.output} out{found}"
+    requests = "request" if traffic.requests_per_s == 1 else "requests"
+    return f"{traffic.requests_per_s:g} {requests} a second of {traffic.prompt} tokens in and {traffic.output} out{found}"
 
 
 def read_prices(texts: Iterable[str]) -> dict[str, float]:

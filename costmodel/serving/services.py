@@ -16,12 +16,13 @@ import numpy as np
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
 from costmodel.errors import CostModelError, shown
 from costmodel.footprint import DeviceMemory, check_layout
+from costmodel.frames import facts
 from costmodel.parallelism import Parallel
 from costmodel.serving.batching import Interleaved, Steady, interleaved, steady_batch
 from costmodel.serving.engines import CHUNK, MODES, OUTPUTS, PROMPTS, Array, Engine, Layouts, Mode, Speculation, Traffic, with_room
 from costmodel.serving.queueing import Places, queue
-from costmodel.timing.estimating import formats_of, layout_of
-from costmodel.units import binary_bytes, whole
+from costmodel.timing.estimating import formats_of, layout_of, widened
+from costmodel.units import binary_bytes, seconds, whole
 from costmodel.workload import Precision
 
 LEVELS = (0.5, 0.9, 0.99)
@@ -61,7 +62,17 @@ class Service:
         """In a line."""
         first = ", ".join(f"p{100 * level:g} {seconds:.4g} s" for level, seconds in self.ttft_s.items())
         full = ", saturated" if self.saturated else ""
-        return f"<service of {self.replicas:,} replicas, {self.mode}: TTFT {first}; TPOT {self.tpot_s:.4g} s{full}>"
+        replicas = f"{self.replicas:,} replica" + ("s" if self.replicas > 1 else "")
+        return f"<service of {replicas}, {self.mode}: TTFT {first}; TPOT {self.tpot_s:.4g} s{full}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        first = {f"TTFT of {level:.0%}": seconds(found) if found < np.inf else None for level, found in self.ttft_s.items()}
+        rest = {
+            "TPOT": seconds(self.tpot_s) if self.tpot_s < np.inf else None, "sequences that decode in a replica": self.batch,
+            "places": self.places, "most requests a second": self.requests_per_s, "saturated": self.saturated, "fits": self.fits,
+        }  # fmt: skip
+        return facts(f"{self.devices:,} x {self.memory.accelerator.name}, {self.mode}", first | rest)
 
     @property
     def tokens_per_s_per_user(self) -> float:
@@ -127,6 +138,8 @@ def serve(
     chosen, device = as_architecture(model), as_accelerator(accelerator)
     if prefill is not None and mode == "colocated":
         raise CostModelError("prefill is the layout of a pool of its own; add mode='disaggregated', or leave it out")
+    if prefill_replicas != 1 and mode == "colocated":
+        raise CostModelError("prefill_replicas are of a pool of its own; add mode='disaggregated', or leave it out")
     formats = precision if isinstance(precision, Precision) else formats_of(precision, cache_precision)
     engine = Engine(chosen, device, formats, traffic, speculation, chunk=whole("chunk", chunk))
     layout, _ = layout_of(chosen, parallel, None)
@@ -144,7 +157,7 @@ def serve(
     pool = _Pool(engine, layout, replicas, max(1, -(-room // (layout.dp * layout.pp))))
     memory = engine.memory(layout, room)
     found = _colocated(pool, memory) if mode == "colocated" else _disaggregated(pool, memory, apart, prefills)
-    return replace(found, notes=(*fewer, *found.notes))
+    return replace(found, notes=(*fewer, *found.notes, *widened(device, formats)))
 
 
 def _nothing(engine: Engine, layout: Parallel, replicas: int, apart: Parallel | None, prefills: int) -> Service:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from costmodel.catalog import Source
 from costmodel.errors import CostModelError, excerpt, shown
+from costmodel.frames import facts
 from costmodel.sweeping.clusters import DaskExecutor, dask_executor
 from costmodel.sweeping.grids import Grid
 from costmodel.sweeping.parts import Parts
@@ -104,6 +105,12 @@ class SweepResult:
     notes: tuple[str, ...] = ()
     path: Path | None = None
     _rows: Callable[[], pd.DataFrame] = field(default=lambda: None, repr=False)  # type: ignore[assignment]  # always given
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the rows where they are in memory, else where they lie."""
+        if self.path is None:
+            return str(self.frame.to_html(max_rows=20))
+        return facts(str(self.path), {"points": self.points, "refused": self.refused})
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from costmodel.calibration.store import Calibration
 from costmodel.catalog import Device, Source, as_accelerator, as_architecture
 from costmodel.errors import CostModelError, shown
 from costmodel.footprint import DeviceMemory, check_layout, device_memory, tensor_parallel
-from costmodel.frames import frame
+from costmodel.frames import facts, frame
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel, stage_layers
+from costmodel.timing.launches import NARROW
 from costmodel.timing.points import Points
 from costmodel.timing.roofline import MINOR, Clock, Host, PassTime, clock, shipped_or
-from costmodel.units import whole
+from costmodel.units import binary_bytes, seconds, whole
 from costmodel.workload import Precision
 
 if TYPE_CHECKING:
@@ -69,11 +71,26 @@ class Estimate:
     memory: DeviceMemory
     prefill: PassTime
     decode: PassTime | None
+    asides: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """In a line: the rows behind it are in `ops`."""
         told = f"TTFT {self.ttft_s:.4g} s" + (f", TPOT {self.tpot_s:.4g} s" if self.tpot_s is not None else "")
         return f"<estimate of {self.model} on {self.devices:,} x {self.accelerator}, {self.parallel.name}: {told}, {self.state}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        first, last = self.interval["ttft_s"], self.interval.get("tpot_s")
+        return facts(
+            f"{self.model} on {self.devices:,} x {self.accelerator}, {self.parallel.name}",
+            {
+                "TTFT": f"{seconds(self.ttft_s)} ({seconds(first[0])} to {seconds(first[1])})",
+                "TPOT": None if self.tpot_s is None or last is None
+                else f"{seconds(self.tpot_s)} ({seconds(last[0])} to {seconds(last[1])})",
+                "output tokens a second and device": self.output_tokens_per_s_per_device, "bound by": self.bound_by,
+                "state": self.state, "fits": self.memory.fits,
+            },
+        )  # fmt: skip
 
     @property
     def ttft_s(self) -> float:
@@ -109,8 +126,8 @@ class Estimate:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know: guessed classes, shapes beyond what was measured."""
-        return tuple(dict.fromkeys((*self.prefill.notes, *(self.decode.notes if self.decode else ()))))
+        """What a reader should know: what does not fit, formats without units, guessed classes, shapes beyond what was measured."""
+        return tuple(dict.fromkeys((*self.asides, *self.prefill.notes, *(self.decode.notes if self.decode else ()))))
 
     @property
     def ops_rows(self) -> list[dict[str, Any]]:
@@ -142,8 +159,8 @@ def estimate(
 ) -> Estimate:
     """Seconds to the first token and for each further one: `batch` sequences a replica, `prompt` and `output` tokens each.
 
-    `parallel` is tensor parallel over as many of the devices as the heads allow, unless given; more devices than one replica
-    takes are further replicas.
+    `parallel` is tensor parallel over as many of the devices as the heads and a node's links allow, unless given; more devices
+    than one replica takes are further replicas.
     `calibration` is a name or file (default: the shipped one of this accelerator, if any). `launch_s` is what the host
     takes for each kernel where they are not captured in graphs, `sequence_s` for each sequence of a pass; `device_factor`
     stretches the device's own time; an all-reduce of `message_bytes` takes twice what the calibration says, as in servers
@@ -159,24 +176,48 @@ def estimate(
     chosen, device = as_architecture(model), as_accelerator(accelerator)
     check_works(chosen)
     batch, prompt, output = whole("batch", batch), whole("prompt", prompt), whole("output", output)
-    layout, devices = layout_of(chosen, parallel, devices)
+    layout, devices = layout_of(chosen, parallel, devices, device.link_devices)
     formats = precision if isinstance(precision, Precision) else formats_of(precision, cache_precision)
     timer = _clock(chosen, device, formats, calibration, _host(launch_s, device_factor, message_bytes, sequence_s))
     memory = device_memory(chosen, device, layout, batch, prompt + output, formats)
     steps = decode_pass(timer, layout, batch, prompt + 1, prompt + output - 1) if output > 1 else None
     first = prefill_pass(timer, layout, batch, prompt)
-    return Estimate(chosen.name, device.name, devices, layout, batch, prompt, output, memory, first, steps)
+    asides = (*_too_large(memory), *widened(device, formats))
+    return Estimate(chosen.name, device.name, devices, layout, batch, prompt, output, memory, first, steps, asides)
 
 
-def layout_of(model: Architecture, parallel: Parallel | None, devices: int | None) -> tuple[Parallel, int]:
-    """The layout, and how many devices: one replica's unless more are given.
+def _too_large(memory: DeviceMemory) -> tuple[str, ...]:
+    """A note where the devices have no room: the seconds are those of devices that had."""
+    if memory.fits:
+        return ()
+    held, has = binary_bytes(memory.used_bytes), binary_bytes(memory.memory_bytes)
+    return (f"does not fit: {held} for a device of {has}; the times are those of devices that had room",)
+
+
+def widened(device: Accelerator, formats: Precision) -> tuple[str, ...]:
+    """A note where weights are stored in a narrow format that the device has no units for.
+
+    >>> from costmodel.catalog import accelerator
+    >>> widened(accelerator("a100-80gb"), formats_of("fp8", "bf16"))
+    ('a100-80gb has no fp8 units: products of fp8 weights run at the speed of bf16',)
+    """
+    stored = dict.fromkeys(formats.matrix(role).name for role in ("weights", "experts"))
+    return tuple(
+        f"{device.name} has no {name} units: products of {name} weights run at the speed of bf16"
+        for name in stored
+        if name in NARROW and name not in device.peak_flops_per_s
+    )
+
+
+def layout_of(model: Architecture, parallel: Parallel | None, devices: int | None, node: int = 1) -> tuple[Parallel, int]:
+    """The layout, and how many devices: one replica's unless more are given. Of `node` devices each reaches the others by links.
 
     Raises CostModelError where replicas do not fill the devices, or the model does not allow the layout.
     """
     if parallel is not None and not isinstance(parallel, Parallel):
         raise CostModelError(f"parallel got {shown(parallel)}; give a Parallel, such as Parallel(tp=8)")
     number = whole("devices", (parallel.devices if parallel else 1) if devices is None else devices)
-    layout = parallel or tensor_parallel(model, number)
+    layout = parallel or tensor_parallel(model, gcd(number, node) if node > 1 else number)
     if number % layout.devices:
         raise CostModelError(f"a replica of {layout.name} takes {layout.devices} devices; devices got {number}, no multiple of it")
     check_layout(model, layout)

@@ -59,8 +59,8 @@ class PassTime:
     host_s: float
     bound_by: str
     calibrated: bool
-    ops: tuple[dict[str, Any], ...]
-    notes: tuple[str, ...]
+    ops: tuple[dict[str, Any], ...] = field(repr=False)
+    notes: tuple[str, ...] = field(repr=False)
 
 
 PRODUCTS = ("gemm", "moe")

@@ -14,6 +14,7 @@ from costmodel.errors import CostModelError, did_you_mean, shown
 from costmodel.evaluate import evaluate
 from costmodel.footprint import Held
 from costmodel.formula import Formula
+from costmodel.frames import facts
 from costmodel.hardware import Accelerator, positive
 from costmodel.parallelism import stage_layers
 from costmodel.training.held import NAMES, OPTIMIZERS, OUTSIDE, RECOMPUTE, TrainingState
@@ -100,6 +101,17 @@ class Training:
         """In a line."""
         run = f"{self.tokens:.4g} tokens on {self.devices:,} x {self.accelerator}, {self.layout}"
         return f"<training of {self.model}: {run}: {self.device_hours:,.0f} device hours, {self.days:,.1f} days>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return facts(
+            f"{self.model} on {self.devices:,} x {self.accelerator}, {self.layout}",
+            {
+                "tokens": self.tokens, "FLOP": self.flops, "MFU": self.mfu, "device hours": self.total_device_hours,
+                "days": self.days, "dollars": self.usd, "bytes of the fullest device": self.memory.total_bytes,
+                "fits": self.memory.fits,
+            },
+        )  # fmt: skip
 
     @property
     def flops(self) -> float:
