@@ -817,7 +817,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.write(f"error: {in_options(str(error), {each.name: each.opts[0] for each in options})}\n")
         status = 2
     except USAGE_ERROR as error:
-        where = error.ctx.command_path if error.ctx else "costmodel"
+        where = f"costmodel {given[0]}" if options else "costmodel"
         sys.stderr.write(f"error: {typed(error, given)}; see `{where} --help`\n")
         status = 2
     except OSError as error:  # whoever read stdout has left, or its disk is full

@@ -15,6 +15,7 @@ OPTIONS = {
 }  # fmt: skip
 """Options that are not called as the library's argument is. An option of the argument's own name comes first."""
 _OF_FIELDS = re.compile(r"^(?:[A-Z][A-Za-z]+: )?(\w+|a price)(:| got| holds| names| has| hours)( .*)$", re.DOTALL)
+_OF_CLASS = re.compile(r"^(?:Limits|Parallel|Scenario|Speculation|Traffic): ")
 _FOR_PYTHON = re.compile(r", or give \w+=\.\.\.")
 _IN_CODE = re.compile(r"\b(\w+)=(?:'([\w.-]+)'|([\w.-]+))")
 
@@ -24,6 +25,8 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
 
     >>> in_options("Traffic: requests_per_s: got 0.0; should be greater than 0", {"rate": "--rate"})
     '--rate got 0.0; should be greater than 0'
+    >>> in_options("Parallel: ep 3 does not divide tp 1", {"ep": "--ep"})
+    'ep 3 does not divide tp 1'
     >>> in_options("prefill is the layout of a pool of its own; add mode='disaggregated'", {"mode": "--mode"})
     'prefill is the layout of a pool of its own; add --mode disaggregated'
     """
@@ -37,7 +40,7 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
 
     told = _OF_FIELDS.match(message)
     name = option(told[1]) if told else None
-    said, asked, advice = _FOR_PYTHON.sub("", message).partition("; ")
+    said, asked, advice = _OF_CLASS.sub("", _FOR_PYTHON.sub("", message)).partition("; ")
     if told and name:
         said = f"{name}{told[2] if told[2] != ':' else ''}{told[3]}".partition("; ")[0]
     return said + asked + _IN_CODE.sub(as_option, advice)

@@ -358,7 +358,7 @@ def one_line(error: ValidationError, model: type[BaseModel], within: str = "") -
     """
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
-    where = ".".join(shown(step)[1:-1] if isinstance(step, str) else str(step) for step in problem["loc"]) or "value"
+    where = ".".join(shown(step)[1:-1] if isinstance(step, str) else str(step) for step in problem["loc"])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         name, known = problem["loc"][-1], _fields(model)
@@ -368,7 +368,7 @@ def one_line(error: ValidationError, model: type[BaseModel], within: str = "") -
         return f"{within}{where}: this field is missing; give it{more}"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     came = "" if problem["type"] == "value_error" else f" got {shown(problem['input'])};"
-    return f"{within}{where}:{came} {message}{more}"
+    return f"{within}{where}:{came} {message}{more}" if where else f"{within}{message}{more}"
 
 
 @cache

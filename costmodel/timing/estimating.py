@@ -71,7 +71,7 @@ class Estimate:
     memory: DeviceMemory
     prefill: PassTime
     decode: PassTime | None
-    asides: tuple[str, ...] = ()
+    widened: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """In a line: the rows behind it are in `ops`."""
@@ -127,7 +127,8 @@ class Estimate:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know: what does not fit, formats without units, guessed classes, shapes beyond what was measured."""
-        return tuple(dict.fromkeys((*self.asides, *self.prefill.notes, *(self.decode.notes if self.decode else ()))))
+        aside = (*_too_large(self.memory), *self.widened)
+        return tuple(dict.fromkeys((*aside, *self.prefill.notes, *(self.decode.notes if self.decode else ()))))
 
     @property
     def ops_rows(self) -> list[dict[str, Any]]:
@@ -182,8 +183,8 @@ def estimate(
     memory = device_memory(chosen, device, layout, batch, prompt + output, formats)
     steps = decode_pass(timer, layout, batch, prompt + 1, prompt + output - 1) if output > 1 else None
     first = prefill_pass(timer, layout, batch, prompt)
-    asides = (*_too_large(memory), *widened(device, formats))
-    return Estimate(chosen.name, device.name, devices, layout, batch, prompt, output, memory, first, steps, asides)
+    notes = widened(device, formats)
+    return Estimate(chosen.name, device.name, devices, layout, batch, prompt, output, memory, first, steps, notes)
 
 
 def _too_large(memory: DeviceMemory) -> tuple[str, ...]:
