@@ -31,6 +31,7 @@ from costmodel.cli import main
 from costmodel.reporting import FORMATS, WRITERS, Report
 from costmodel.reporting.contents import STATES
 from costmodel.reporting.many import report_each
+from costmodel.reporting.mathml import as_mathml
 from costmodel.reporting.svg import as_svg
 from costmodel.reporting.workbook import cells_values
 from costmodel.scenario import Scenario
@@ -208,6 +209,16 @@ class Tree(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", cm.presets())
+def test_formulas_are_drawn_with_all_their_letters(name: str) -> None:
+    for formula in (cm.load(name).cache_bytes, cm.load(name).cache_bytes.having(view="engine"), cm.load(name).bytes_moved):
+        drawn = as_mathml(formula.expr)
+        root = ElementTree.fromstring(drawn)  # noqa: S314 - our own text
+        words = {"".join(node.itertext()) for node in root.iter() if node.tag in ("mi", "msub")}
+        assert {str(letter).replace("_", "") for letter in formula.expr.free_symbols} <= words
+        assert drawn.isprintable()
 
 
 @pytest.mark.parametrize("place", KINDS)

@@ -9,6 +9,7 @@ from typing import Any
 
 from costmodel.figures.live import asset
 from costmodel.reporting.contents import Chart, Report, Worked
+from costmodel.reporting.mathml import as_mathml
 from costmodel.reporting.svg import as_svg
 from costmodel.tables import Table, clean, readable_rows
 
@@ -28,6 +29,7 @@ th, td { border-bottom: 1px solid var(--rule); padding: 0.3rem 0.7rem; text-alig
 th:first-child, td:first-child { text-align: left; } .words { text-align: left; }
 td { max-width: 32rem; } td.long { min-width: 14rem; }
 pre { overflow-x: auto; border: 1px solid var(--rule); padding: 0.7rem; white-space: pre-wrap; }
+math { overflow-x: auto; overflow-y: hidden; padding: 0.5rem 0; } mtd { text-align: left; }
 details { border-bottom: 1px solid var(--rule); padding: 0.4rem 0; } summary { cursor: pointer; }
 @media print { .live-sliders, script { display: none; } details > * { display: block; } }
 """
@@ -83,7 +85,7 @@ def _figure(chart: Chart, sliders: bool) -> str:
 def _formula(each: Worked) -> str:
     told = f"{each.owner}: {each.name} = {each.value:,} {each.formula.unit}"
     source = f'<p class="soft">{_text(each.formula.status)}; {_text(each.formula.source or "sums of stored tensors")}</p>'
-    code = f"<pre>{_lines(str(each.formula.expr))}</pre>\n<pre>{_lines(each.python)}</pre>"
+    code = f"{as_mathml(each.formula.expr)}\n<pre>{_lines(each.python)}</pre>"
     return f"<details><summary>{_text(told)}</summary>\n{code}{source}</details>"
 
 
