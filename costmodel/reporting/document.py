@@ -11,10 +11,13 @@ from typing import Any
 
 from costmodel.errors import CostModelError, excerpt
 from costmodel.reporting.contents import Report, Worked
+from costmodel.reporting.mathml import as_tree
 from costmodel.reporting.svg import as_svg
 from costmodel.tables import Table, clean, readable_rows
 
 TEMPLATE = Path(__file__).with_suffix(".typ")
+LINE = 120
+"""Characters of a formula that a line of the page has room for, as mathematics; longer ones are set as text, which breaks."""
 MOST_CHARACTERS = 2_000
 """Of a cell or a formula: what no page should be filled with."""
 WIDE = 9
@@ -84,10 +87,14 @@ def _sides(table: Table) -> list[str]:
     return ["r" if number and place else "l" for place, number in enumerate(numeric)]
 
 
-def _formula(each: Worked) -> dict[str, str]:
+def _formula(each: Worked) -> dict[str, Any]:
     told = f"{each.owner}: {each.name} = {each.value:,} {each.formula.unit}"
     source = f"{each.formula.status}; {each.formula.source or 'sums of stored tensors'}"
-    return {"title": _word(told), "text": _word(str(each.formula.expr)), "python": clean(each.python), "source": _word(source)}
+    text = str(each.formula.expr)
+    return {
+        "title": _word(told), "text": _word(text), "math": as_tree(each.formula.expr) if len(text) <= LINE else None,
+        "python": clean(each.python), "source": _word(source),
+    }  # fmt: skip
 
 
 def _word(text: str, most: int = 24) -> str:

@@ -1,4 +1,7 @@
-"""A formula as MathML, which browsers draw without a script: sympy's printer, with cases and grouped digits."""
+"""A formula as MathML, which browsers draw without a script: sympy's printer, with cases and grouped digits.
+
+The same tree as plain lists is what paper is set from.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,24 @@ def as_mathml(expr: Expr) -> str:
     >>> as_mathml(3 * S + 4_096)
     '<math display="block"><mrow><mrow><mn>3</mn><mo>&#8290;</mo><mi>S</mi></mrow><mo>+</mo><mn>4,096</mn></mrow></math>'
     """
-    printer = _Printer({"mul_symbol": INVISIBLE_TIMES})
-    drawn = printer._print(expr).toxml().replace(INVISIBLE_TIMES, "&#8290;").replace("<mo>-</mo>", "<mo>&#8722;</mo>")
+    drawn = _drawn(expr).toxml().replace(INVISIBLE_TIMES, "&#8290;").replace("<mo>-</mo>", "<mo>&#8722;</mo>")
     return f'<math display="block">{drawn}</math>'
+
+
+def as_tree(expr: Expr) -> list[Any]:
+    """An expression as MathML in nested lists: an element's name, and its text or its elements.
+
+    >>> from costmodel.symbols import S
+    >>> as_tree(S**2)
+    ['msup', [['mi', 'S'], ['mn', '2']]]
+    """
+    return _tree(_drawn(expr))
+
+
+def _drawn(expr: Expr) -> Any:
+    return _Printer({"mul_symbol": INVISIBLE_TIMES})._print(expr)
+
+
+def _tree(node: Any) -> list[Any]:
+    inner = node.childNodes
+    return [node.tagName, inner[0].data if inner[0].nodeType == inner[0].TEXT_NODE else [_tree(each) for each in inner]]
