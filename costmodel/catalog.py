@@ -34,7 +34,7 @@ A_FILE = "a TOML file or a config.json"
 A_CONFIG = "a config.json, the folder that holds one, or a GGUF file"
 A_PRESET = "a preset name, a TOML file, a config.json or a GGUF file"
 AN_ACCELERATOR = "an accelerator name (see `costmodel accelerators`) or a TOML file"
-A_CALIBRATION = "a calibration's name (see docs/calibration.md) or its JSON file"
+A_CALIBRATION = "a calibration's name, such as h100-sxm, or its JSON file"
 HERE = Path(__file__).resolve().parent
 Source = str | os.PathLike[str] | Architecture
 """Whatever names an architecture: a preset, a file, or itself."""
