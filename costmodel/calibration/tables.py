@@ -78,7 +78,7 @@ def read_table(
     possible = _possible(kernel, shape, seconds, peaks)
     dropped["faster than memory"] = int((~possible).sum())
     if not possible.any():
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "it has none, or none that is asked for"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none, or none that is asked for"
         raise CostModelError(f"{shown(str(path))} has no row that can be used of {len(rows)} read: {reasons}")
     points, seconds = _merged(points[possible, :-1], seconds[possible])
     dropped["merged with an equal shape"] = int(possible.sum()) - len(seconds)
