@@ -428,7 +428,6 @@ def test_mistakes_speak_of_options(capsys: pytest.CaptureFixture[str]) -> None:
         assert err.startswith(told), err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a terminal of a given width")
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_a_narrow_terminal_breaks_no_name_and_no_number(width: int) -> None:
     """Columns that do not fit side by side stand below each other, with the names or the rows' numbers in front."""

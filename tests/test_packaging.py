@@ -22,6 +22,21 @@ print(cm.__file__, len(cm.presets()), cm.load("deepseek-v3").params.total)
 """
 
 
+KEPT = {
+    "costmodel", "app.py", "presets", "tests", "pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE",
+    "NOTICE", "docs", "Dockerfile",
+}  # fmt: skip
+"""What stands at the top, beside files that begin with a dot."""
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout: what is kept is not known")
+def test_nothing_else_stands_at_the_top() -> None:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603
+    top = {line.partition("/")[0] for line in told.splitlines()}
+    assert {name for name in top if not name.startswith(".")} == KEPT
+
+
 def test_a_wheel_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hatchling = pytest.importorskip("hatchling.build")
     monkeypatch.chdir(ROOT)

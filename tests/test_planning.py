@@ -78,7 +78,7 @@ def rate_of(batch: int, step: float, service: float, pieces: int, steps: int) ->
 
 
 def late(rate: float, service: float, servers: int, limit: float, step: float) -> bool:
-    return float(queue(rate, service, servers=servers).share_beyond(limit, step)) > 1 - LIMITS.level
+    return float(queue(rate, service, servers=servers).share_beyond(limit, step)) > (1 - CROWDED) * (1 - LIMITS.level)
 
 
 def twin(device: str, pair: tuple[str, str], mode: str, layout: cm.Parallel, batch: int) -> dict[str, Any] | None:
@@ -267,15 +267,15 @@ def test_its_numbers_are_those_of_its_layout(model: str, device: str, rate: floa
 
 
 def test_no_smaller_prefill_pool_keeps_the_limit() -> None:
-    found = small(modes=["disaggregated"])
+    found, level = small(modes=["disaggregated"]), 1 - (1 - CROWDED) * 0.1  # a place in a batch may be waited for too
     for one in found.deployments:
         pool = next(p for p in found.wanted.pools if (p.engine.device.name, p.precision[0]) == (one.accelerator, one.precision))
         moved = pool.engine.transfer_s(*(Layouts.of(found.wanted.model, [layout]) for layout in (one.layout, one.prefill_layout)))
         layout, servers = one.prefill_layout, one.prefill_replicas * one.prefill_layout.dp * one.prefill_layout.pp
-        assert queue(6.0, one.prefill_s, servers=servers).response_s(0.9) + moved[0] == pytest.approx(one.ttft_s, rel=1e-6)
+        assert queue(6.0, one.prefill_s, servers=servers).response_s(level) + moved[0] == pytest.approx(one.ttft_s, rel=1e-6)
         if one.prefill_replicas > 1:
             fewer = queue(6.0, one.prefill_s, servers=servers - layout.dp * layout.pp)
-            assert fewer.response_s(0.9) + moved[0] > LIMITS.ttft_s
+            assert fewer.response_s(level) + moved[0] > LIMITS.ttft_s
 
 
 def test_replicas_do_not_lie_across_nodes() -> None:
@@ -327,8 +327,7 @@ def test_the_service_of_the_best_keeps_the_limits(rate: float, ttft: float, tpot
     best = small(limits, Traffic(requests_per_s=rate, prompt=3000, output=300), precisions=[pair]).best
     if best is not None:
         assert not best.service.saturated
-        assert best.service.ttft_s[level] <= best.ttft_s * 1.01  # it counts the few that wait for a place in a batch
-        assert best.ttft_s <= ttft
+        assert best.service.ttft_s[level] <= best.ttft_s * 1.001 <= ttft * 1.001
         assert best.service.tpot_s <= best.tpot_s * 1.03
         assert best.service.memory.used_bytes == best.memory_bytes
         assert best.service.devices == best.devices

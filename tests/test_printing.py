@@ -46,7 +46,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 EDGES = (1, 2, 63, 64, 65, 511, 512, 513, 1023, 1024, 1025, 4095, 4096, 4097, 2**21 - 1, 2**21)
 EXACT = 2**53
 PRECISE = 1e-12
-POINTS, SPREADSHEET_POINTS = 12, 2
+POINTS, SPREADSHEET_POINTS = 12, 4
 EXCEL_CHARACTERS = 8_192
 TOGETHER = pytest.mark.xdist_group("every formula")
 """In one process, which then makes `everything()` once."""

@@ -349,6 +349,14 @@ def test_what_does_not_fit_is_told() -> None:
         assert (heavy.fits, heavy.places, heavy.requests_per_s, heavy.output_tokens_per_s_per_device) == (False, 0, 0, 0)
         assert {*heavy.ttft_s.values(), heavy.tpot_s, heavy.prefill_s} == {np.inf}
         assert heavy.notes[0].startswith("does not fit: ")
+    apart = serve(
+        "llama-3.1-70b", "h100-sxm", Traffic(requests_per_s=0.01), cm.Parallel(tp=4), mode="disaggregated", prefill=cm.Parallel()
+    )
+    assert (apart.fits, apart.devices) == (False, 5)  # what computes prompts has no room for the weights
+    spread = serve("llama-3.1-8b", "h100-sxm", Traffic(requests_per_s=0.01, prompt=65_536), cm.Parallel(tp=2, pp=2), batch=4096)
+    assert spread.places <= spread.memory.most_sequences
+    for mode in ("colocated", "disaggregated"):
+        asked = {"mode": mode}
         few = serve("llama-3.1-8b", "h100-sxm", Traffic(requests_per_s=0.01, prompt=65_536), **asked)
         assert (few.fits, few.places) == (True, few.memory.most_sequences)
         assert few.places < 64

@@ -155,6 +155,7 @@ class _Kept:
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
         self.path, self.header, self.samples = path, dict(header), {}
         self._lines: Any = None
+        self._empty = False
 
     samples: Samples
 
@@ -173,16 +174,20 @@ class _Kept:
             self._lines = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise CostModelError(f"{shown(str(self.path))} cannot be written: {error.strerror}") from None
-        if not earlier:
-            self._write(self.header)
+        self._empty = not earlier
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lines is not None:
+        if self._lines is not None and self.path is not None:
             self._lines.close()
+            if self._empty:  # nothing was measured: nothing is left
+                self.path.unlink(missing_ok=True)
 
     def add(self, point: Point, seconds: float) -> None:
         if self._lines is not None:
+            if self._empty:
+                self._write(self.header)
+                self._empty = False
             self._write([point.kind, dict(point.shape), point.dtype, seconds])
 
     def _write(self, line: Any) -> None:

@@ -16,7 +16,7 @@ from costmodel.errors import shown
 from costmodel.footprint import PASS_TOKENS, RESERVE, Demand, head_counts, most_experts, rank_letters
 from costmodel.hardware import Accelerator
 from costmodel.parallelism import Parallel
-from costmodel.serving.engines import Engine, Layouts, Mode, Speculation, Traffic, with_room
+from costmodel.serving.engines import CROWDED, Engine, Layouts, Mode, Speculation, Traffic, with_room
 from costmodel.serving.queueing import Queue, queue
 from costmodel.workload import Checked, View
 
@@ -57,6 +57,11 @@ class Limits(Checked):
         if isinstance(value, (bool, str)):
             raise ValueError(f"got {shown(value)}; give a number")
         return value
+
+    @property
+    def prompt_level(self) -> float:
+        """The share of requests whose prompt must be in time: of those that may be late, `CROWDED` wait for a place in a batch."""
+        return 1 - (1 - CROWDED) * (1 - self.level)
 
     def most_devices(self, device: Accelerator) -> int:
         """Devices that the limits allow of one accelerator."""
@@ -351,7 +356,7 @@ def _prefill_replicas(pool: Pool, limits: Limits, moved: Array) -> Array:
     traffic, (several, _) = pool.engine.traffic, moved.shape
     limit = np.full(moved.shape, np.inf) if limits.ttft_s is None else limits.ttft_s - moved
     columns = np.tile(pool.columns.groups, several), np.tile(_fewest(pool), several), limit.ravel()
-    found = enough(np.tile(pool.prompts, (several, 1)), traffic, *columns, limits.level, np.zeros(moved.size))
+    found = enough(np.tile(pool.prompts, (several, 1)), traffic, *columns, limits.prompt_level, np.zeros(moved.size))
     return found.reshape(moved.shape)
 
 

@@ -173,7 +173,7 @@ def _solve(asked: Wanted, found: Candidates, places: Places, best: dict[Any, Any
     limits, replicas = asked.limits, found.replicas[places]
     if limits.ttft_s is not None and found.mode == "colocated":
         streams, service, step = _queues(found, places)
-        replicas = enough(service, asked.traffic, streams, replicas, np.full(len(places), limits.ttft_s), limits.level, step)
+        replicas = enough(service, asked.traffic, streams, replicas, np.full(len(places), limits.ttft_s), limits.prompt_level, step)
     solved = replace(found.take(places), replicas=replicas)
     kept = within(solved, limits)
     if limits.ttft_s is not None and found.mode == "disaggregated":
@@ -197,7 +197,7 @@ def _queues(found: Candidates, places: Places) -> tuple[Array, Array, Array]:
 
 def _first_tokens(asked: Wanted, found: Candidates, places: Places, replicas: Array) -> tuple[Array, Array]:
     """Seconds to the first token at the limits' level [candidates], and the use of what computes prompts."""
-    level, weights, pool = asked.limits.level, asked.traffic.prompts[2], found.pool
+    level, weights, pool = asked.limits.prompt_level, asked.traffic.prompts[2], found.pool
     rate = asked.traffic.requests_per_s
     if found.mode == "disaggregated":
         rows = found.prefill[places]
@@ -359,7 +359,7 @@ def _closest(asked: Wanted, found: Candidates, places: Places) -> tuple[Array, A
     if limit is None or found.mode == "disaggregated":
         return tried(fewest)
     streams, service, step = _queues(found, places)
-    enough_ = enough(service, asked.traffic, streams, fewest, np.full(len(places), limit), asked.limits.level, step)
+    enough_ = enough(service, asked.traffic, streams, fewest, np.full(len(places), limit), asked.limits.prompt_level, step)
     low, high = fewest, np.where(np.isfinite(enough_), enough_, 4 * fewest)
     while (high - low > 2).any():  # the first token falls and the others rise: one valley
         left, right = low + np.floor((high - low) / 3), high - np.floor((high - low) / 3)
@@ -373,7 +373,7 @@ def _closest(asked: Wanted, found: Candidates, places: Places) -> tuple[Array, A
 
 def _alone(asked: Wanted, found: Candidates) -> Array:
     """Seconds to the first token at the limits' level where nobody waits: what no number of replicas can undercut."""
-    level, together = asked.limits.level, np.cumsum(asked.traffic.prompts[2])
+    level, together = asked.limits.prompt_level, np.cumsum(asked.traffic.prompts[2])
     if found.mode == "disaggregated":
         service, step = found.pool.prompts[found.prefill], np.zeros(len(found))
     else:

@@ -19,7 +19,20 @@ from costmodel.footprint import DeviceMemory, check_layout
 from costmodel.frames import facts
 from costmodel.parallelism import Parallel
 from costmodel.serving.batching import Interleaved, Steady, interleaved, steady_batch
-from costmodel.serving.engines import CHUNK, MODES, OUTPUTS, PROMPTS, Array, Engine, Layouts, Mode, Speculation, Traffic, with_room
+from costmodel.serving.engines import (
+    CHUNK,
+    FULL,
+    MODES,
+    OUTPUTS,
+    PROMPTS,
+    Array,
+    Engine,
+    Layouts,
+    Mode,
+    Speculation,
+    Traffic,
+    with_room,
+)
 from costmodel.serving.queueing import Places, queue
 from costmodel.timing.estimating import formats_of, layout_of, widened
 from costmodel.units import binary_bytes, seconds, whole
@@ -147,24 +160,27 @@ def serve(
     for each in (layout, apart):
         check_layout(engine.draft or chosen, Parallel(tp=each.tp))
     replicas, batch, prefills = whole("replicas", replicas), whole("batch", batch), whole("prefill_replicas", prefill_replicas)
+    pools = (layout, apart) if mode == "disaggregated" else (layout,)
+    for each, tokens in zip(pools, (traffic.longest, int(np.ceil(traffic.prompt.at(FULL)))), strict=False):
+        if not (least := engine.memory(each, 1, tokens)).fits:
+            return _nothing(engine, least, replicas, prefills, pools)
     memory = engine.memory(layout, batch)
-    room = batch if memory.fits else memory.most_sequences
-    if room is None:
-        return _nothing(engine, layout, replicas, apart if mode == "disaggregated" else None, prefills)
+    room = batch if memory.fits else memory.most_sequences or 1
     fewer = () if room == batch else (
         f"each replica has room for {room:,} sequences of {traffic.longest:,} tokens, not {batch:,}: at most {room:,} decode in it",
     )  # fmt: skip
-    pool = _Pool(engine, layout, replicas, max(1, -(-room // (layout.dp * layout.pp))))
+    groups = layout.dp * layout.pp
+    pool = _Pool(engine, layout, replicas, -(-batch // groups) if room == batch else max(room // groups, 1))
     memory = engine.memory(layout, room)
     found = _colocated(pool, memory) if mode == "colocated" else _disaggregated(pool, memory, apart, prefills)
     return replace(found, notes=(*fewer, *found.notes, *widened(device, formats)))
 
 
-def _nothing(engine: Engine, layout: Parallel, replicas: int, apart: Parallel | None, prefills: int) -> Service:
+def _nothing(engine: Engine, memory: DeviceMemory, replicas: int, prefills: int, pools: tuple[Parallel, ...]) -> Service:
     """Of devices that have no room for the weights and a single sequence: they promise nothing."""
-    memory, never = engine.memory(layout, 1), np.inf
-    held, has = binary_bytes(memory.used_bytes), binary_bytes(memory.memory_bytes)
-    devices = replicas * layout.devices + (prefills * apart.devices if apart else 0)
+    held, has, never = binary_bytes(memory.used_bytes), binary_bytes(memory.memory_bytes), np.inf
+    devices = sum(number * layout.devices for number, layout in zip((replicas, prefills), pools, strict=False))
+    apart = len(pools) > 1
     return Service(
         mode="disaggregated" if apart else "colocated", traffic=engine.traffic, replicas=replicas,
         prefill_replicas=prefills if apart else 0, devices=devices, ttft_s=dict.fromkeys(LEVELS, never), tpot_s=never,
