@@ -249,7 +249,8 @@ class _Pool:
         """Why requests pile up, or that they wait for a place in a batch at times."""
         if late_prompts or steady.saturated:
             more = "" if late_prompts else ", or room for more sequences (batch)"
-            return (f"requests pile up: these engines keep up with {most_rate:.3g} requests a second at most; give more replicas{more}",)
+            kept_up = f"these engines keep up with {most_rate:.3g} requests a second at most"
+            return (f"requests pile up: {kept_up}; give more replicas{more}",)
         if places is None or places.wait_probability < WAITING:
             return ()
         return (
